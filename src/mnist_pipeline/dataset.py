@@ -1,0 +1,73 @@
+"""IDX files → tensors. Nothing is believed: every refusal says what was expected and found."""
+
+import gzip
+import struct
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+from mnist_pipeline.stage import InputError
+
+SIDE = 28
+CLASSES = 10
+
+# MNIST's mean and deviation; a byte's 0-255 becomes 0-1 first.
+_normalize = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize((0.1307,), (0.3081,))])
+
+
+class Pairs(NamedTuple):
+    """Images and their labels."""
+
+    images: Tensor  # uint8 (N, 28, 28)
+    labels: Tensor  # int64 (N,), 0-9
+
+
+def read_pairs(images_path: Path, labels_path: Path) -> Pairs:
+    """The images and labels of two IDX files.
+
+    Raises InputError, naming the file, for anything but two whole IDX files that match.
+    """
+    images = _read_idx(images_path, dimensions=3)
+    labels = _read_idx(labels_path, dimensions=1)
+    if images.shape[1:] != (SIDE, SIDE):
+        found = " × ".join(map(str, images.shape[1:]))
+        raise InputError(f"{images_path}: expected images of {SIDE} × {SIDE}, found {found}")
+    if len(labels) != len(images):
+        raise InputError(f"{labels_path}: expected {len(images)} labels, found {len(labels)}")
+    if labels.max() >= CLASSES:
+        raise InputError(f"{labels_path}: expected labels 0-9, found {int(labels.max())}")
+    return Pairs(images, labels.long())
+
+
+def normalize(images: Tensor) -> Tensor:
+    """uint8 (N, 28, 28) → float32 (N, 1, 28, 28) with mean 0 and deviation 1 on MNIST."""
+    normalized: Tensor = _normalize(images.unsqueeze(1))
+    return normalized
+
+
+def _read_idx(path: Path, dimensions: int) -> Tensor:
+    """The bytes of an IDX file as uint8, shaped as its header says.
+
+    Format: http://yann.lecun.com/exdb/mnist/ (two zero bytes, type, dimensions, sizes, data).
+    """
+    try:
+        with gzip.open(path) as file:
+            content = file.read()
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path}: expected a whole gzip file, found: {error}") from error
+    start = 4 + 4 * dimensions
+    magic = bytes((0, 0, 0x08, dimensions))
+    if content[:4] != magic or len(content) < start:
+        found = content[:4].hex() or "nothing"
+        raise InputError(f"{path}: expected an IDX header {magic.hex()}, found {found}")
+    shape = struct.unpack(f">{dimensions}I", content[4:start])
+    size = 1
+    for length in shape:
+        size *= length
+    if size == 0 or len(content) - start != size:
+        raise InputError(f"{path}: expected {size} bytes of data, found {len(content) - start}")
+    return torch.frombuffer(bytearray(content[start:]), dtype=torch.uint8).reshape(shape)

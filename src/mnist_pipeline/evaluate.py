@@ -1,0 +1,124 @@
+"""Stage evaluate: the trained network on the test images.
+
+PYTHONPATH=src python -m mnist_pipeline.evaluate
+"""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from pydantic import Field
+from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
+from torch import Tensor
+
+from mnist_pipeline import runtime
+from mnist_pipeline.dataset import CLASSES, read_pairs
+from mnist_pipeline.mnist_files import TEST_IMAGES, TEST_LABELS
+from mnist_pipeline.model import WEIGHTS, predict, read_weights
+from mnist_pipeline.params import Params, load
+from mnist_pipeline.stage import run, write_atomically
+
+METRICS = Path("metrics/metrics.json")
+ERRORS = Path("metrics/errors.csv")
+PICTURE = Path("metrics/misclassified.png")
+ECE_BINS = 15
+ROWS, COLUMNS = 4, 8
+
+
+class EvaluateParams(Params):
+    batch_size: int = Field(ge=1, le=10_000, description="test images at a time")
+
+
+def main() -> None:
+    params = load("evaluate", EvaluateParams)
+    device = runtime.start(load("runtime", runtime.RuntimeParams))
+    images, labels = read_pairs(TEST_IMAGES, TEST_LABELS)
+    net, provenance = read_weights(WEIGHTS)
+
+    probabilities = (
+        predict(net.to(device), images.to(device), params.batch_size).double().softmax(1)
+    )
+    metrics = score(probabilities.numpy(), labels.numpy()) | {"dry_run": provenance.dry_run}
+    errors = misclassified(probabilities, labels)
+
+    write_atomically(METRICS, (json.dumps(metrics, indent=2) + "\n").encode())
+    write_atomically(ERRORS, errors.to_csv(index=False, float_format="%.6f").encode())
+    write_atomically(PICTURE, draw(images, errors))
+    correct, total = metrics["correct"], metrics["total"]
+    print(f"Test set: Average loss: {metrics['loss']:.4f}, Accuracy: {correct}/{total}")
+
+
+def score(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> dict[str, object]:
+    """Metrics of class probabilities (N, 10) against labels (N,), rounded to six digits."""
+    predicted = probabilities.argmax(1)
+    digits = list(range(CLASSES))
+    recall = recall_score(labels, predicted, labels=digits, average=None, zero_division=0)
+    return {
+        "accuracy": round(float(accuracy_score(labels, predicted)), 6),
+        "loss": round(float(log_loss(labels, probabilities, labels=digits)), 6),
+        "correct": int((predicted == labels).sum()),
+        "total": len(labels),
+        "macro_f1": round(float(f1_score(labels, predicted, average="macro")), 6),
+        "ece": round(expected_calibration_error(probabilities, labels), 6),
+        "recall": {str(digit): round(float(recall[digit]), 6) for digit in digits},
+    }
+
+
+def expected_calibration_error(
+    probabilities: NDArray[np.float64], labels: NDArray[np.int64]
+) -> float:
+    """Mean gap between confidence and accuracy over 15 equal bins, 0 (best) to 1.
+
+    Source: C. Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3.
+    """
+    confidence = probabilities.max(1)
+    correct = probabilities.argmax(1) == labels
+    bins = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
+    # A bin's gap, weighted by its share of the images: |sum of confidences - correct ones| / N
+    gaps = np.bincount(bins, confidence - correct, minlength=ECE_BINS)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def misclassified(probabilities: Tensor, labels: Tensor) -> pd.DataFrame:
+    """One row for each wrong answer: index, label, predicted, confidence; by index."""
+    confidence, predicted = probabilities.max(1)
+    everything = pd.DataFrame(
+        {
+            "index": range(len(labels)),
+            "label": labels,
+            "predicted": predicted,
+            "confidence": confidence,
+        }
+    )
+    return everything[everything["label"] != everything["predicted"]]
+
+
+def draw(images: Tensor, errors: pd.DataFrame) -> bytes:
+    """A PNG of the errors made with the greatest confidence, each with truth and prediction."""
+    worst = errors.sort_values(["confidence", "index"], ascending=[False, True])
+    worst = worst.head(ROWS * COLUMNS)
+    figure = Figure(figsize=(1.3 * COLUMNS, 1.62 * ROWS + 0.7), dpi=110, layout="constrained")
+    figure.suptitle(
+        f"The {len(worst)} most confident of {len(errors)} errors on {len(images):,} test images",
+        fontsize=14,
+    )
+    axes = figure.subplots(ROWS, COLUMNS).ravel()
+    for axis in axes:
+        axis.axis("off")
+    for axis, (_, error) in zip(axes, worst.iterrows(), strict=False):
+        axis.imshow(images[int(error["index"])], cmap="gray_r", vmin=0, vmax=255)
+        title = (
+            f"{error['label']:.0f} read as {error['predicted']:.0f}\n{error['confidence']:.1%} sure"
+        )
+        axis.set_title(title, fontsize=9.5)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", metadata={"Software": None})  # it names the version
+    return content.getvalue()
+
+
+if __name__ == "__main__":
+    run(main)

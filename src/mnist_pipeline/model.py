@@ -1,0 +1,97 @@
+"""The network, and its weights as a safetensors file."""
+
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor, nn
+
+from mnist_pipeline.dataset import CLASSES, normalize
+from mnist_pipeline.stage import InputError, write_atomically
+
+WEIGHTS = Path("models/weights.safetensors")
+
+
+class Net(nn.Module):
+    """Two convolutions, two linear layers: 1,199,882 parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 32, 3, 1)
+        self.conv2 = nn.Conv2d(32, 64, 3, 1)
+        self.dropout1 = nn.Dropout(0.25)
+        self.dropout2 = nn.Dropout(0.5)
+        self.fc1 = nn.Linear(9216, 128)
+        self.fc2 = nn.Linear(128, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised images, float32 (N, 1, 28, 28) → log-probabilities (N, 10)."""
+        x = F.relu(self.conv1(x))  # (N, 32, 26, 26)
+        x = F.relu(self.conv2(x))  # (N, 64, 24, 24)
+        x = F.max_pool2d(x, 2)  # (N, 64, 12, 12)
+        x = self.dropout1(x)
+        x = torch.flatten(x, 1)  # (N, 9216)
+        x = F.relu(self.fc1(x))  # (N, 128)
+        x = self.dropout2(x)
+        return F.log_softmax(self.fc2(x), dim=1)  # (N, 10)
+
+
+class Provenance(BaseModel):
+    """Where weights come from; travels inside their file, as its one metadata key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dry_run: bool
+    parameters: dict[str, Any]  # the train section of params.yaml
+    data: dict[str, str]  # file name → SHA-256
+
+
+@torch.no_grad()
+def predict(net: Net, images: Tensor, batch_size: int) -> Tensor:
+    """Images, uint8 (N, 28, 28), on the network's device → log-probabilities (N, 10), on the CPU.
+
+    Leaves the network in evaluation mode.
+    """
+    net.eval()
+    return torch.cat([net(normalize(batch)).cpu() for batch in images.split(batch_size)])
+
+
+def write_weights(path: Path, net: Net, provenance: Provenance) -> None:
+    """Write weights and provenance: equal ones give equal bytes, wherever and whenever."""
+    state = {name: tensor.cpu().contiguous() for name, tensor in net.state_dict().items()}
+    # One metadata key at most: with several, safetensors orders them anew in each process.
+    metadata = {"provenance": provenance.model_dump_json()}
+    write_atomically(path, safetensors.torch.save(state, metadata))
+
+
+def read_weights(path: Path) -> tuple[Net, Provenance]:
+    """The network and where it comes from.
+
+    Raises InputError for a file that is no safetensors, has other tensors than Net's, a
+    number that is not finite, or no provenance. Nothing is ever unpickled.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            provenance = Provenance.model_validate_json((file.metadata() or {})["provenance"])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, KeyError, ValidationError) as error:
+        raise InputError(f"{path}: expected weights written by train, found: {error}") from error
+    net = Net()
+    expected = {name: (tensor.shape, tensor.dtype) for name, tensor in net.state_dict().items()}
+    found = {name: (tensor.shape, tensor.dtype) for name, tensor in state.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            what = f"expected {_form(expected.get(name))}, found {_form(found.get(name))}"
+            raise InputError(f"{path}: {name}: {what}")
+        if not state[name].isfinite().all():
+            raise InputError(f"{path}: {name}: expected finite numbers, found NaN or infinity")
+    net.load_state_dict(state)
+    return net, provenance
+
+
+def _form(form: tuple[torch.Size, torch.dtype] | None) -> str:
+    return f"{form[1]} {tuple(form[0])}" if form else "nothing"

@@ -1,0 +1,170 @@
+"""Stage train: Adadelta on the training images, a validation score after every epoch.
+
+PYTHONPATH=src python -m mnist_pipeline.train
+"""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+from torch.optim import Adadelta, Optimizer
+from torch.optim.lr_scheduler import StepLR
+from tqdm import tqdm
+
+from mnist_pipeline import runtime
+from mnist_pipeline.dataset import Pairs, normalize, read_pairs
+from mnist_pipeline.mnist_files import TRAIN_IMAGES, TRAIN_LABELS
+from mnist_pipeline.model import WEIGHTS, Net, Provenance, predict, write_weights
+from mnist_pipeline.params import Params, load
+from mnist_pipeline.stage import InputError, run, write_atomically
+
+HISTORY = Path("metrics/history.csv")
+ENVIRONMENT = Path("metrics/environment.json")
+VALIDATION_BATCH = 1000
+
+
+class TrainParams(Params):
+    seed: int = Field(ge=0, lt=2**32, description="of weights, order, dropout and validation split")
+    epochs: int = Field(ge=1, le=10_000, description="passes over the training images")
+    batch_size: int = Field(ge=1, le=60_000, description="images a step")
+    lr: float = Field(gt=0, description="learning rate of the first epoch")
+    gamma: float = Field(gt=0, le=1, description="factor on the learning rate after every epoch")
+    validation_fraction: float = Field(
+        ge=0, lt=1, description="share of the training images held out for the curve; 0 = none"
+    )
+    dry_run: bool = Field(description="stop after the first batch; the result is marked as such")
+
+
+class LogParams(Params):
+    interval: int = Field(ge=1, description="batches between progress lines; reruns nothing")
+
+
+def main() -> None:
+    params, log = load("train", TrainParams), load("log", LogParams)
+    device = runtime.start(load("runtime", runtime.RuntimeParams))
+    pairs = read_pairs(TRAIN_IMAGES, TRAIN_LABELS)
+    training, validation = split(pairs.labels, params.validation_fraction, params.seed)
+    pairs = Pairs(pairs.images.to(device), pairs.labels.to(device))
+    held_out = Pairs(pairs.images[validation], pairs.labels[validation])
+
+    torch.manual_seed(params.seed)
+    net = Net().to(device)
+    optimizer = Adadelta(net.parameters(), lr=params.lr)
+    scheduler = StepLR(optimizer, step_size=1, gamma=params.gamma)
+    history: list[dict[str, float | None]] = []
+    for epoch in range(1, 2 if params.dry_run else params.epochs + 1):
+        order = training[start_epoch(params.seed, epoch, len(training))]
+        batches = order.split(params.batch_size)[: 1 if params.dry_run else None]
+        row: dict[str, float | None] = {"epoch": epoch, "lr": float(scheduler.get_last_lr()[0])}
+        row |= train_epoch(net, optimizer, pairs, batches, Progress(epoch, log.interval))
+        row |= validate(net, held_out)
+        history.append(row)
+        scheduler.step()
+
+    write_weights(WEIGHTS, net, provenance(params))
+    write_atomically(
+        HISTORY, pd.DataFrame(history).to_csv(index=False, float_format="%.6g").encode()
+    )
+    record = json.dumps(runtime.environment(device), indent=2) + "\n"
+    write_atomically(ENVIRONMENT, record.encode())
+
+
+def split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of the training and of the validation images, stratified by label.
+
+    Raises InputError where the fraction leaves too few images of a label on either side.
+    """
+    everything = np.arange(len(labels))
+    if fraction == 0:
+        return torch.from_numpy(everything), torch.empty(0, dtype=torch.int64)
+    try:
+        training, validation = train_test_split(
+            everything, test_size=fraction, random_state=seed, stratify=labels.numpy()
+        )
+    except ValueError as error:
+        key = "params.yaml: train.validation_fraction"
+        raise InputError(f"{key}: expected enough images on both sides, found: {error}") from error
+    return torch.from_numpy(training), torch.from_numpy(validation)
+
+
+def start_epoch(seed: int, epoch: int, size: int) -> Tensor:
+    """The epoch's permutation of (size,) images; also seeds the epoch's dropout.
+
+    Both depend on (seed, epoch) alone, so that an epoch is the same after a resume.
+    """
+    shuffle, dropout = np.random.SeedSequence([seed, epoch]).generate_state(2).tolist()
+    torch.manual_seed(dropout)
+    return torch.randperm(size, generator=torch.Generator().manual_seed(shuffle))
+
+
+class Progress(NamedTuple):
+    """When a line is due: at every interval-th batch of the epoch."""
+
+    epoch: int
+    interval: int
+
+
+def train_epoch(
+    net: Net, optimizer: Optimizer, pairs: Pairs, batches: tuple[Tensor, ...], progress: Progress
+) -> dict[str, float]:
+    """One step for each batch of indices, and the mean of the batches' losses.
+
+    Raises InputError when that is no longer finite.
+    """
+    net.train()
+    losses = []
+    bar = tqdm(batches, desc=f"epoch {progress.epoch}", leave=False, disable=None)
+    for number, batch in enumerate(bar):
+        optimizer.zero_grad()
+        loss = F.nll_loss(net(normalize(pairs.images[batch])), pairs.labels[batch])
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())  # not .item(): an accelerator would have to wait
+        if number % progress.interval == 0:
+            tqdm.write(progress_line(progress.epoch, batches, number, loss.item()))
+    mean = torch.stack(losses).cpu().double().mean().item()
+    if not math.isfinite(mean):
+        where = f"params.yaml: train.lr: expected a finite loss in epoch {progress.epoch}"
+        raise InputError(f"{where}, found {mean}")
+    return {"train_loss": mean}
+
+
+def progress_line(epoch: int, batches: tuple[Tensor, ...], number: int, loss: float) -> str:
+    """The classic program's line: epoch, images done, of how many, the batch's loss."""
+    done, total = number * len(batches[number]), sum(map(len, batches))
+    percent = 100.0 * number / len(batches)
+    return f"Train Epoch: {epoch} [{done}/{total} ({percent:.0f}%)]\tLoss: {loss:.6f}"
+
+
+def validate(net: Net, pairs: Pairs) -> dict[str, float | None]:
+    """Loss and accuracy on the images held out; none of both where none are."""
+    total = len(pairs.labels)
+    if total == 0:
+        return {"validation_loss": None, "validation_accuracy": None}
+    log_probabilities = predict(net, pairs.images, VALIDATION_BATCH)  # (N, 10)
+    labels = pairs.labels.cpu()
+    loss = F.nll_loss(log_probabilities, labels).item()
+    correct = int((log_probabilities.argmax(1) == labels).sum())
+    share = f"{correct}/{total} ({100.0 * correct / total:.2f}%)"
+    print(f"\nValidation set: Average loss: {loss:.4f}, Accuracy: {share}\n")
+    return {"validation_loss": loss, "validation_accuracy": correct / total}
+
+
+def provenance(params: TrainParams) -> Provenance:
+    """What the weights were trained with, for their file."""
+    files = (TRAIN_IMAGES, TRAIN_LABELS)
+    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return Provenance(dry_run=params.dry_run, parameters=params.model_dump(), data=hashes)
+
+
+if __name__ == "__main__":
+    run(main)

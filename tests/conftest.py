@@ -1,0 +1,67 @@
+"""What every test gets: no network beyond this machine, and repositories of its own to break."""
+
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DEAD_PROXY = "http://127.0.0.1:9"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _only_this_machine():
+    """Connections elsewhere fail: here at the socket, in child processes at a dead proxy."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6):
+            assert address[0] in ("127.0.0.1", "::1", "localhost"), f"a test reached for {address}"
+        connect(self, address)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(socket.socket, "connect", guarded)
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        patch.setenv(name, DEAD_PROXY)
+    for name in ("no_proxy", "NO_PROXY"):
+        patch.setenv(name, "127.0.0.1,localhost")
+    yield
+    patch.undo()
+
+
+def git(repo: Path, *words: str) -> str:
+    """Run git in a repository; what it printed."""
+    identity = ["-c", "user.name=tests", "-c", "user.email=tests@localhost"]
+    command = ["git", *identity, *words]
+    return subprocess.run(command, cwd=repo, check=True, capture_output=True, text=True).stdout
+
+
+def dvc(repo: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run dvc in a repository, with stdout and stderr as one text."""
+    return subprocess.run(
+        ["dvc", *words],
+        cwd=repo,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        check=False,
+    )
+
+
+def copy_of_project(folder: Path) -> Path:
+    """A git repository with this checkout's files as they are, committed or not; no data."""
+    names = git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    for name in filter(None, names.split("\0")):
+        if (ROOT / name).is_file():  # not: deleted, but not yet committed as such
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message=copy")
+    return folder
