@@ -1,0 +1,35 @@
+# The commands of every day. `make` alone lists them.
+
+PYTHON ?= python3
+VENV ?= .venv
+# DVC starts each stage with the first python on PATH.
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+export PYTHONPATH := src
+
+.PHONY: help setup run test lint lock
+
+help:  ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# The lock limits versions instead of naming what to install, so that a CPU-only torch can go
+# without the CUDA packages. The copy in the environment says what was installed.
+setup:  ## make .venv from requirements.lock, unless that is done
+	@cmp -s requirements.lock $(VENV)/requirements.lock || { \
+	  echo "Setting up $(VENV): a few minutes, once" && \
+	  $(PYTHON) -m venv $(VENV) && \
+	  $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    --constraint requirements.lock --editable '.[dev]' && \
+	  cp requirements.lock $(VENV)/requirements.lock; }
+
+run: setup  ## train and test the network: dvc repro, on MNIST where it can be had
+	@python -m mnist_pipeline.run
+
+test: setup  ## run all tests
+	@python -m pytest
+
+lint: setup  ## check style (ruff) and types (mypy)
+	@ruff check . && ruff format --check . && mypy
+
+lock: setup  ## write requirements.lock anew from pyproject.toml, for Linux and macOS
+	@uv pip compile --quiet --upgrade --universal --no-header --python-version 3.11 \
+	  --extra dev --output-file requirements.lock pyproject.toml
