@@ -4,10 +4,15 @@ import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
+
+from mnist_pipeline import digits, stage
+from mnist_pipeline.mnist_files import RAW
 
 ROOT = Path(__file__).resolve().parent.parent
 DEAD_PROXY = "http://127.0.0.1:9"
@@ -29,6 +34,8 @@ def _only_this_machine():
         patch.setenv(name, DEAD_PROXY)
     for name in ("no_proxy", "NO_PROXY"):
         patch.setenv(name, "127.0.0.1,localhost")
+    if Path(mirror := os.environ.get("MNIST_MIRROR", "missing")).is_dir():
+        patch.setenv("MNIST_MIRROR", str(Path(mirror).resolve()))  # tests change folders
     yield
     patch.undo()
 
@@ -65,3 +72,40 @@ def copy_of_project(folder: Path) -> Path:
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--message=copy")
     return folder
+
+
+def refusal(main: Callable[[], None], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on stderr with which a stage refuses bad input, and nothing else."""
+    with pytest.raises(SystemExit) as end:
+        stage.run(main)
+    assert end.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    return lines[0].removeprefix("error: ")
+
+
+@pytest.fixture(scope="session")
+def digits_files() -> dict[str, bytes]:
+    """The embedded digits as MNIST's four files, by name."""
+    return digits.idx_files()
+
+
+@pytest.fixture
+def workspace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_files: dict[str, bytes]
+) -> Path:
+    """The working folder of a stage: params.yaml as committed, the digits as its data."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    for name, content in digits_files.items():
+        stage.write_atomically(RAW / name, content)
+    return tmp_path
+
+
+def set_params(**sections: dict[str, Any]) -> None:
+    """Change params.yaml of the working folder: set_params(train={"lr": 0.5})."""
+    path, yaml = Path("params.yaml"), YAML()
+    tree = yaml.load(path)
+    for section, values in sections.items():
+        tree[section].update(values)
+    yaml.dump(tree, path)

@@ -46,7 +46,7 @@ def _enlarge(digit: NDArray[np.float64]) -> Bytes:
 def _idx(array: Bytes) -> bytes:
     """The array in IDX format, stored in a gzip file without compression or time stamp.
 
-    Compressed bytes differ between zlib's versions; stored ones do not.
+    Compressed bytes would differ between versions of zlib.
     """
     header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 0x08, array.ndim, *array.shape)
     packed = io.BytesIO()

@@ -5,7 +5,6 @@ PYTHONPATH=src python -m mnist_pipeline.download
 
 import logging
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +13,6 @@ import pooch
 import requests
 from pydantic import Field
 
-from mnist_pipeline import digits
 from mnist_pipeline.mnist_files import RAW, SHA256
 from mnist_pipeline.params import Params, load
 from mnist_pipeline.stage import InputError, run, write_atomically
@@ -27,6 +25,10 @@ TIMEOUT = (5.0, 30.0)  # seconds: to connect, between two reads
 RETRIES = 2  # for each mirror and file, after 1 s and then 2 s
 
 
+class _UnreadableError(Exception):
+    """A file that cannot be read from a mirror that is a folder."""
+
+
 class DataParams(Params):
     source: Literal["mnist", "digits"] = Field(
         description="MNIST, or scikit-learn's 1,797 scanned digits (offline)"
@@ -36,6 +38,8 @@ class DataParams(Params):
 def main() -> None:
     params = load("data", DataParams)
     if params.source == "digits":
+        from mnist_pipeline import digits  # noqa: PLC0415 (scikit-learn's import takes 2 s)
+
         for name, content in digits.idx_files().items():
             write_atomically(RAW / name, content)
     else:
@@ -61,8 +65,11 @@ def fetch(name: str, folder: Path, sources: list[str], retries: int = RETRIES) -
         try:
             _fetch_from(source, name, folder, retries)
             return
-        except (requests.RequestException, FileNotFoundError, ValueError) as error:
+        except (requests.RequestException, _UnreadableError, ValueError) as error:
             faults.append(f"{source} ({_reason(error)})")
+        except OSError as error:
+            what = error.strerror or error
+            raise InputError(f"{folder / name}: cannot be written: {what}") from error
     raise InputError(f"{name}: expected MNIST's file at a mirror, found none: {'; '.join(faults)}")
 
 
@@ -85,18 +92,23 @@ def _from_web() -> pooch.HTTPDownloader:
 
 
 def _from_folder(url: str, output_file: str, _: Any) -> None:
-    shutil.copyfile(url, output_file)
+    try:
+        content = Path(url).read_bytes()
+    except OSError as error:
+        raise _UnreadableError(error.strerror) from error
+    Path(output_file).write_bytes(content)
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"status {error.response.status_code}"
-    if isinstance(error, requests.Timeout):
-        return "no answer in time"
-    if isinstance(error, FileNotFoundError):
-        return "no such file"
+    if isinstance(error, _UnreadableError):
+        return str(error)
+    if isinstance(error, requests.Timeout) or "timed out" in str(error):
+        return "timed out"
     if isinstance(error, requests.RequestException):
-        return "timed out" if "timed out" in str(error) else "no connection"
+        broken = isinstance(error, requests.exceptions.ChunkedEncodingError)
+        return "connection broke off" if broken else "no connection"
     return "wrong bytes"
 
 

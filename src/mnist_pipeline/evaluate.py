@@ -5,11 +5,13 @@ PYTHONPATH=src python -m mnist_pipeline.evaluate
 
 import io
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 from pydantic import Field
 from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
@@ -26,7 +28,7 @@ METRICS = Path("metrics/metrics.json")
 ERRORS = Path("metrics/errors.csv")
 PICTURE = Path("metrics/misclassified.png")
 ECE_BINS = 15
-ROWS, COLUMNS = 4, 8
+SHOWN, COLUMNS = 32, 8  # in the picture
 
 
 class EvaluateParams(Params):
@@ -99,22 +101,19 @@ def misclassified(probabilities: Tensor, labels: Tensor) -> pd.DataFrame:
 
 def draw(images: Tensor, errors: pd.DataFrame) -> bytes:
     """A PNG of the errors made with the greatest confidence, each with truth and prediction."""
-    worst = errors.sort_values(["confidence", "index"], ascending=[False, True])
-    worst = worst.head(ROWS * COLUMNS)
-    figure = Figure(figsize=(1.3 * COLUMNS, 1.62 * ROWS + 0.7), dpi=110, layout="constrained")
-    figure.suptitle(
-        f"The {len(worst)} most confident of {len(errors)} errors on {len(images):,} test images",
-        fontsize=14,
-    )
-    axes = figure.subplots(ROWS, COLUMNS).ravel()
+    worst = errors.sort_values(["confidence", "index"], ascending=[False, True]).head(SHOWN)
+    rows = max(1, math.ceil(len(worst) / COLUMNS))
+    figure = Figure(figsize=(1.3 * COLUMNS, 1.7 * rows + 0.6), dpi=110)
+    figure.set_layout_engine(ConstrainedLayoutEngine(h_pad=0.1))  # inches
+    some = f"The {len(worst)} most confident of " if len(worst) < len(errors) else ""
+    figure.suptitle(f"{some}{len(errors)} errors on {len(images):,} test images", fontsize=14)
+    axes = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
     for axis in axes:
         axis.axis("off")
     for axis, (_, error) in zip(axes, worst.iterrows(), strict=False):
-        axis.imshow(images[int(error["index"])], cmap="gray_r", vmin=0, vmax=255)
-        title = (
-            f"{error['label']:.0f} read as {error['predicted']:.0f}\n{error['confidence']:.1%} sure"
-        )
-        axis.set_title(title, fontsize=9.5)
+        axis.imshow(images[int(error["index"])].numpy(), cmap="gray_r", vmin=0, vmax=255)
+        truth = f"{error['label']:.0f} read as {error['predicted']:.0f}"
+        axis.set_title(f"{truth}\n{error['confidence']:.1%} sure", fontsize=9.5)
     content = io.BytesIO()
     figure.savefig(content, format="png", metadata={"Software": None})  # it names the version
     return content.getvalue()

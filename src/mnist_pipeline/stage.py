@@ -21,7 +21,7 @@ def run(main: Callable[[], None]) -> None:
     except InputError as error:
         message = str(error)
     except OSError as error:  # a missing file, a read-only folder, a full disk
-        message = f"{error.filename or 'input/output'}: {error.strerror or error}"
+        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)

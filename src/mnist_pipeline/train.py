@@ -33,7 +33,9 @@ VALIDATION_BATCH = 1000
 
 
 class TrainParams(Params):
-    seed: int = Field(ge=0, lt=2**32, description="of weights, order, dropout and validation split")
+    seed: int = Field(
+        ge=0, le=2**32 - 1, description="of weights, order, dropout and validation split"
+    )
     epochs: int = Field(ge=1, le=10_000, description="passes over the training images")
     batch_size: int = Field(ge=1, le=60_000, description="images a step")
     lr: float = Field(gt=0, description="learning rate of the first epoch")

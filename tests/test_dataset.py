@@ -1,0 +1,122 @@
+"""IDX files: read strictly, refused in one line."""
+
+import gzip
+import hashlib
+import os
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+
+from mnist_pipeline.dataset import normalize, read_pairs
+from mnist_pipeline.mnist_files import SHA256, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
+from mnist_pipeline.stage import InputError
+
+PIXELS = bytes(range(256)) * 7  # 1792 bytes, of which 2 × 28 × 28 are taken
+IMAGES = struct.pack(">IIII", 0x803, 2, 28, 28) + PIXELS[:1568]
+LABELS = struct.pack(">II", 0x801, 2) + bytes([3, 9])
+
+
+def write(folder: Path, images: bytes = IMAGES, labels: bytes = LABELS) -> tuple[Path, Path]:
+    """Two IDX files in a folder, compressed."""
+    paths = folder / "images.gz", folder / "labels.gz"
+    for path, content in zip(paths, (images, labels), strict=True):
+        path.write_bytes(gzip.compress(content))
+    return paths
+
+
+def test_pixels_and_labels_arrive_unchanged(tmp_path):
+    """Every byte is where the format says."""
+    images, labels = read_pairs(*write(tmp_path))
+    assert images.dtype == torch.uint8
+    assert images.shape == (2, 28, 28)
+    assert images.flatten().tolist() == list(PIXELS[:1568])
+    assert labels.dtype == torch.int64
+    assert labels.tolist() == [3, 9]
+
+
+BAD = {
+    "an HTML page": (b"<html>404</html>", LABELS, "images.gz: expected an IDX header 00000803"),
+    "nothing": (b"", LABELS, "images.gz: expected an IDX header 00000803, found nothing"),
+    "a header cut off": (IMAGES[:10], LABELS, "images.gz: expected an IDX header"),
+    "labels for images": (
+        LABELS,
+        LABELS,
+        "images.gz: expected an IDX header 00000803, found 00000801",
+    ),
+    "floats": (b"\0\0\x0d\3" + IMAGES[4:], LABELS, "found 00000d03"),
+    "one byte short": (IMAGES[:-1], LABELS, "images.gz: expected 1568 bytes of data, found 1567"),
+    "one byte long": (IMAGES + b"\0", LABELS, "images.gz: expected 1568 bytes of data, found 1569"),
+    "no images": (struct.pack(">IIII", 0x803, 0, 28, 28), LABELS, "expected 0 bytes"),
+    "a huge count": (
+        struct.pack(">IIII", 0x803, 2**32 - 1, 2**32 - 1, 28) + PIXELS,
+        LABELS,
+        "bytes of data, found 1792",
+    ),
+    "another size": (
+        struct.pack(">IIII", 0x803, 2, 14, 56) + PIXELS[:1568],
+        LABELS,
+        "images.gz: expected images of 28 × 28, found 14 × 56",
+    ),
+    "a label too many": (
+        IMAGES,
+        struct.pack(">II", 0x801, 3) + bytes(3),
+        "labels.gz: expected 2 labels, found 3",
+    ),
+    "a label of 10": (IMAGES, LABELS[:-1] + b"\x0a", "labels.gz: expected labels 0-9, found 10"),
+}
+
+
+@pytest.mark.parametrize(("images", "labels", "says"), BAD.values(), ids=list(BAD))
+def test_bad_content_is_refused(tmp_path, images, labels, says):
+    """File, expectation and finding in one line, for each way to be wrong."""
+    with pytest.raises(InputError) as error:
+        read_pairs(*write(tmp_path, images, labels))
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b[:20], lambda b: b"x" + b[1:]])
+def test_bad_compression_is_refused(tmp_path, damage):
+    """A truncated or foreign file in place of a gzip file."""
+    paths = write(tmp_path)
+    paths[0].write_bytes(damage(paths[0].read_bytes()))
+    with pytest.raises(InputError, match=r"images.gz: expected a whole gzip file, found: "):
+        read_pairs(*paths)
+
+
+def test_flipped_bit_is_refused(tmp_path):
+    """The gzip checksum is read to the end."""
+    paths = write(tmp_path)
+    content = bytearray(paths[0].read_bytes())
+    content[-6] ^= 1  # in the checksum
+    paths[0].write_bytes(content)
+    with pytest.raises(InputError, match=r"expected a whole gzip file"):
+        read_pairs(*paths)
+
+
+def test_normalize_is_the_classic_transform():
+    """(byte / 255 - 0.1307) / 0.3081, with a channel added."""
+    images = torch.arange(256, dtype=torch.uint8).repeat(49)[: 2 * 784].reshape(2, 28, 28)
+    expected = (images.double() / 255 - 0.1307) / 0.3081
+    normalized = normalize(images)
+    assert normalized.dtype == torch.float32
+    assert normalized.shape == (2, 1, 28, 28)
+    torch.testing.assert_close(normalized[:, 0].double(), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.skipif("MNIST_MIRROR" not in os.environ, reason="needs MNIST_MIRROR, a local folder")
+def test_real_mnist():
+    """The published hashes; 60,000 and 10,000 images; 5 0 4 1 9; mean 0 and deviation 1."""
+    folder = Path(os.environ["MNIST_MIRROR"])
+    for name, digest in SHA256.items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+    train = read_pairs(folder / TRAIN_IMAGES.name, folder / TRAIN_LABELS.name)
+    test = read_pairs(folder / TEST_IMAGES.name, folder / TEST_LABELS.name)
+    assert train.images.shape == (60_000, 28, 28)
+    assert test.images.shape == (10_000, 28, 28)
+    assert train.labels[:5].tolist() == [5, 0, 4, 1, 9]
+    assert test.labels[:5].tolist() == [7, 2, 1, 0, 4]
+    pixels = normalize(train.images).double()
+    assert abs(pixels.mean().item()) < 1e-3
+    assert abs(pixels.std().item() - 1) < 1e-3

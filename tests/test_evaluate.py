@@ -1,0 +1,111 @@
+"""Metrics that can be checked by hand, and a picture."""
+
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import refusal, set_params
+from PIL import Image
+
+from mnist_pipeline import evaluate
+from mnist_pipeline.mnist_files import TEST_IMAGES
+from mnist_pipeline.model import WEIGHTS, Net, Provenance, write_weights
+
+
+def answers(*rows: tuple[int, float]) -> np.ndarray:
+    """Class probabilities: for each row the answer with its confidence, the rest even."""
+    probabilities = np.empty((len(rows), 10))
+    for row, (digit, confidence) in zip(probabilities, rows, strict=True):
+        row[:] = (1 - confidence) / 9
+        row[digit] = confidence
+    return probabilities
+
+
+def write_untrained(dry_run: bool) -> None:
+    """The weights of a network that has seen nothing."""
+    torch.manual_seed(0)
+    write_weights(WEIGHTS, Net(), Provenance(dry_run=dry_run, parameters={}, data={}))
+
+
+def test_metrics_by_hand():
+    """Counts, loss and recall of eleven images, of which one 0 is taken for a 1."""
+    labels = np.array([*range(10), 0])
+    probabilities = answers(*[(digit, 0.9) for digit in range(10)], (1, 0.6))
+    metrics = evaluate.score(probabilities, labels)
+    assert metrics["correct"] == 10
+    assert metrics["total"] == 11
+    assert metrics["accuracy"] == round(10 / 11, 6)
+    loss = -(10 * np.log(0.9) + np.log(0.4 / 9)) / 11
+    assert metrics["loss"] == pytest.approx(loss, abs=1e-6)
+    assert metrics["recall"] == {"0": 0.5} | {str(digit): 1.0 for digit in range(1, 10)}
+    assert metrics["macro_f1"] == pytest.approx((8 + 2 * (2 / 3)) / 10, abs=1e-6)
+
+
+def test_calibration_error_by_hand():
+    """|0.95 - 0.5| in a bin of two images and |0.6 - 1| in one of one, weighted by size."""
+    probabilities = answers((0, 0.95), (0, 0.95), (0, 0.6))
+    error = evaluate.expected_calibration_error(probabilities, np.array([0, 1, 0]))
+    assert error == pytest.approx((2 * 0.45 + 0.4) / 3)
+
+
+def test_certainty_falls_into_the_last_bin():
+    """A confidence of exactly 1 is counted."""
+    assert evaluate.expected_calibration_error(answers((0, 1.0)), np.array([1])) == 1.0
+
+
+def test_errors_are_listed_by_index():
+    """Index, label, answer and confidence of the wrong ones, nothing of the right ones."""
+    probabilities = torch.from_numpy(answers((3, 0.8), (4, 0.7), (5, 0.6)))
+    errors = evaluate.misclassified(probabilities, torch.tensor([3, 9, 6]))
+    assert errors[["index", "label", "predicted"]].to_numpy().tolist() == [[1, 9, 4], [2, 6, 5]]
+    assert errors["confidence"].tolist() == pytest.approx([0.7, 0.6])
+
+
+@pytest.mark.parametrize("number", [0, 1, 9, 100])
+def test_picture_for_any_number_of_errors(number):
+    """A PNG, wide enough to read, the same bytes each time."""
+    images = torch.zeros(100, 28, 28, dtype=torch.uint8)
+    errors = pd.DataFrame({"index": range(100), "label": 1, "predicted": 7, "confidence": 0.5})
+    picture = evaluate.draw(images, errors.head(number))
+    assert picture == evaluate.draw(images, errors.head(number))
+    with Image.open(io.BytesIO(picture)) as image:
+        assert image.format == "PNG"
+        assert image.width > 1000
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_stage_writes_what_it_found(workspace, dry_run):
+    """metrics.json agrees with errors.csv, and hands on the mark of a dry run."""
+    write_untrained(dry_run)
+    evaluate.main()
+    metrics = json.loads(evaluate.METRICS.read_text())
+    errors = pd.read_csv(evaluate.ERRORS)
+    assert metrics["dry_run"] is dry_run
+    assert metrics["total"] == 360
+    assert len(errors) == metrics["total"] - metrics["correct"]
+    assert list(errors.columns) == ["index", "label", "predicted", "confidence"]
+    assert (errors["label"] != errors["predicted"]).all()
+    assert evaluate.PICTURE.is_file()
+
+
+def test_batch_size_changes_nothing_that_counts(workspace):
+    """Any batch size finds the same errors."""
+    write_untrained(dry_run=False)
+    found = []
+    for size in (7, 1000):
+        set_params(evaluate={"batch_size": size})
+        evaluate.main()
+        found.append(pd.read_csv(evaluate.ERRORS)[["index", "predicted"]])
+    pd.testing.assert_frame_equal(*found)
+
+
+def test_refusals_leave_no_output(workspace, capsys):
+    """Missing weights, foreign data: one line, not one output."""
+    assert refusal(evaluate.main, capsys) == f"No such file or directory: {WEIGHTS}"
+    TEST_IMAGES.write_bytes(b"poison")
+    assert refusal(evaluate.main, capsys).startswith(f"{TEST_IMAGES}: expected")
+    outputs = (evaluate.METRICS, evaluate.ERRORS, evaluate.PICTURE)
+    assert not any(path.exists() for path in outputs)

@@ -1,0 +1,150 @@
+"""The exported model: whole, plain, explained; or not exported."""
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from conftest import refusal, set_params
+from torch import nn
+
+from mnist_pipeline import save
+from mnist_pipeline.mnist_files import SHA256, TRAIN_IMAGES, TRAIN_LABELS
+from mnist_pipeline.model import WEIGHTS, Net, Provenance, write_weights
+
+METRICS: dict[str, Any] = {
+    "accuracy": 0.99,
+    "loss": 0.03,
+    "correct": 9900,
+    "total": 10_000,
+    "recall": {"0": 1.0, "1": 0.98},
+    "dry_run": False,
+}
+OFFICIAL = {path.name: SHA256[path.name] for path in (TRAIN_IMAGES, TRAIN_LABELS)}
+
+
+class ClassicNet(nn.Module):
+    """The layers of the classic program, as somebody who loads the model has them."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 32, 3, 1)
+        self.conv2 = nn.Conv2d(32, 64, 3, 1)
+        self.dropout1 = nn.Dropout(0.25)
+        self.dropout2 = nn.Dropout(0.5)
+        self.fc1 = nn.Linear(9216, 128)
+        self.fc2 = nn.Linear(128, 10)
+
+
+@pytest.fixture
+def evaluated(workspace):
+    """A workspace after train and evaluate."""
+    torch.manual_seed(0)
+    write(Net(), data=OFFICIAL)
+    save.METRICS.parent.mkdir()
+    save.METRICS.write_text(json.dumps(METRICS))
+    save.ENVIRONMENT.write_text(json.dumps({"device": "cpu", "threads": 2}))
+
+
+def write(net: Net, data: dict[str, str]) -> None:
+    parameters = {"seed": 1, "lr": 1.0}
+    write_weights(WEIGHTS, net, Provenance(dry_run=False, parameters=parameters, data=data))
+
+
+def test_model_loads_into_the_classic_net(evaluated):
+    """A plain state_dict: torch.load(weights_only=True), every key and every number."""
+    save.main()
+    state = torch.load(save.MODEL, weights_only=True)
+    ClassicNet().load_state_dict(state)
+    torch.manual_seed(0)
+    for name, tensor in Net().state_dict().items():
+        assert torch.equal(state[name], tensor)
+
+
+def test_same_weights_give_the_same_bytes(evaluated):
+    """torch.save has the file's name out of the bytes."""
+    save.main()
+    first = save.MODEL.read_bytes(), save.CARD.read_bytes()
+    save.main()
+    assert (save.MODEL.read_bytes(), save.CARD.read_bytes()) == first
+
+
+def test_card_says_what_the_model_is(evaluated):
+    """Data with their hashes, parameters, metrics and environment."""
+    save.main()
+    card = save.CARD.read_text()
+    assert "MNIST's training images" in card
+    for row in (
+        f"| {TRAIN_IMAGES.name} | {SHA256[TRAIN_IMAGES.name]} |",
+        "| accuracy | 0.99 |",
+        "| recall.1 | 0.98 |",
+        "| lr | 1.0 |",
+        "| threads | 2 |",
+        "Tested on 10,000 images",
+    ):
+        assert row in card
+    assert "dry run" not in card.lower()
+
+
+def test_card_does_not_call_other_data_mnist(evaluated):
+    """Hashes that were never published are not MNIST's."""
+    write(Net(), data=OFFICIAL | {TRAIN_LABELS.name: "0" * 64})
+    save.main()
+    assert "files other than MNIST's published ones" in save.CARD.read_text()
+
+
+def change_metrics(**changes: Any) -> None:
+    save.METRICS.write_text(json.dumps(METRICS | changes))
+
+
+def test_weak_model_is_not_exported(evaluated, capsys):
+    """Below the floor: one line with both numbers, and no model, no card."""
+    change_metrics(accuracy=0.9499)
+    says = refusal(save.main, capsys)
+    assert "expected at least save.min_accuracy = 0.95, found 0.9499" in says
+    assert not save.MODEL.exists()
+    assert not save.CARD.exists()
+
+
+def test_floor_itself_is_enough(evaluated):
+    """At least means at least."""
+    change_metrics(accuracy=0.95)
+    save.main()
+    assert save.MODEL.exists()
+
+
+def test_dry_run_passes_the_floor_and_is_marked(evaluated):
+    """Its accuracy means nothing; the card says so."""
+    change_metrics(accuracy=0.1, dry_run=True)
+    save.main()
+    assert "**A dry run:**" in save.CARD.read_text()
+
+
+def test_dry_run_does_not_pass_the_finiteness_check(evaluated, capsys):
+    """NaN weights are refused whatever the run."""
+    change_metrics(dry_run=True)
+    net = Net()
+    nn.init.constant_(net.fc2.bias, torch.nan)
+    write(net, data=OFFICIAL)
+    assert "fc2.bias: expected finite numbers" in refusal(save.main, capsys)
+    assert not save.MODEL.exists()
+
+
+BAD = {
+    "NaN": (json.dumps(METRICS | {"accuracy": float("nan")}), "accuracy: "),
+    "above 1": (json.dumps(METRICS | {"accuracy": 1.5}), "accuracy: "),
+    "missing": (json.dumps({k: v for k, v in METRICS.items() if k != "accuracy"}), "accuracy: "),
+    "no mark": (json.dumps({k: v for k, v in METRICS.items() if k != "dry_run"}), "dry_run: "),
+    "truncated": (json.dumps(METRICS)[:40], "expected JSON, found: "),
+    "a list": ("[]", "expected a JSON object, found list"),
+    "no text": ("\udcff", "expected JSON, found: "),
+}
+
+
+@pytest.mark.parametrize(("content", "says"), BAD.values(), ids=list(BAD))
+def test_bad_metrics_are_refused(evaluated, capsys, content, says):
+    """Whatever is wrong with metrics.json: one line, nothing exported."""
+    set_params(save={"min_accuracy": 0})
+    save.METRICS.write_bytes(content.encode(errors="surrogateescape"))
+    assert refusal(save.main, capsys).startswith(f"{save.METRICS}: {says}")
+    assert not save.MODEL.exists()

@@ -1,0 +1,167 @@
+"""Training: the classic loop, repeatable in every bit."""
+
+import hashlib
+import json
+
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import refusal, set_params
+from torch.optim import Adadelta
+
+from mnist_pipeline import train
+from mnist_pipeline.dataset import Pairs, normalize
+from mnist_pipeline.mnist_files import TRAIN_IMAGES, TRAIN_LABELS
+from mnist_pipeline.model import WEIGHTS, Net, read_weights
+from mnist_pipeline.stage import InputError
+
+QUIET = train.Progress(epoch=1, interval=1000)
+
+
+def noise(size: int) -> Pairs:
+    """Random images with labels that are each digit in turn."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (size, 28, 28), dtype=torch.uint8, generator=generator)
+    return Pairs(images, torch.arange(size) % 10)
+
+
+def test_split_is_stratified_disjoint_and_complete():
+    """Every image on one side; every digit's share as asked; the seed decides which."""
+    labels = torch.arange(1000) % 10
+    training, validation = train.split(labels, 0.1, seed=1)
+    assert sorted(torch.cat([training, validation]).tolist()) == list(range(1000))
+    assert labels[validation].bincount().tolist() == [10] * 10
+    assert torch.equal(validation, train.split(labels, 0.1, seed=1)[1])
+    assert not torch.equal(validation, train.split(labels, 0.1, seed=2)[1])
+
+
+def test_no_validation_trains_on_everything():
+    """A fraction of 0 holds nothing back."""
+    training, validation = train.split(torch.arange(1000) % 10, 0.0, seed=1)
+    assert training.tolist() == list(range(1000))
+    assert len(validation) == 0
+
+
+def test_fraction_that_leaves_nothing_is_refused():
+    """Too few images for a stratified split: one line that names the key."""
+    with pytest.raises(InputError, match=r"train.validation_fraction: expected enough images"):
+        train.split(torch.arange(1000) % 10, 0.999, seed=1)
+
+
+def test_order_depends_on_seed_and_epoch_alone():
+    """An epoch's order is a permutation, the same whatever came before, another in each epoch."""
+    first = train.start_epoch(seed=1, epoch=1, size=1000)
+    torch.rand(17)
+    assert torch.equal(first, train.start_epoch(seed=1, epoch=1, size=1000))
+    assert sorted(first.tolist()) == list(range(1000))
+    assert first.tolist() != list(range(1000))
+    others = [train.start_epoch(seed, epoch, 1000) for seed, epoch in [(1, 2), (2, 1), (2, 2)]]
+    assert len({tuple(order.tolist()) for order in [first, *others]}) == 4
+
+
+def test_dropout_depends_on_seed_and_epoch_alone():
+    """So does the random state that dropout draws from."""
+    draws = []
+    for epoch in (1, 2, 1):
+        torch.rand(len(draws))
+        train.start_epoch(seed=1, epoch=epoch, size=10)
+        draws.append(torch.rand(4).tolist())
+    assert draws[0] == draws[2] != draws[1]
+
+
+def test_epoch_is_the_classic_loop():
+    """Weights after an epoch equal those of the notes' loop over the same batches."""
+    pairs, nets = noise(40), []
+    batches = torch.randperm(40, generator=torch.Generator().manual_seed(3)).split(16)
+    for _ in range(2):
+        torch.manual_seed(1)
+        nets.append(Net())
+    torch.manual_seed(2)
+    result = train.train_epoch(
+        nets[0], Adadelta(nets[0].parameters(), lr=1.0), pairs, batches, QUIET
+    )
+    torch.manual_seed(2)
+    optimizer, losses = Adadelta(nets[1].parameters(), lr=1.0), []
+    nets[1].train()
+    for batch in batches:
+        data, target = normalize(pairs.images[batch]), pairs.labels[batch]
+        optimizer.zero_grad()
+        loss = F.nll_loss(nets[1](data), target)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert result["train_loss"] == pytest.approx(sum(losses) / 3, abs=1e-6)
+    for ours, classic in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        torch.testing.assert_close(ours, classic, rtol=1e-4, atol=1e-5)
+
+
+def test_progress_line_is_the_notes_own():
+    """Epoch, images done of all, percent, loss, as the classic program prints them."""
+    batches = torch.arange(60_000).split(64)
+    line = train.progress_line(1, batches, 10, 0.456123)
+    assert line == "Train Epoch: 1 [640/60000 (1%)]\tLoss: 0.456123"
+
+
+def test_progress_lines_come_at_the_interval(capsys):
+    """Batches 0, 2, 4 of 5 at an interval of 2."""
+    net = Net()
+    optimizer = Adadelta(net.parameters())
+    progress = train.Progress(epoch=3, interval=2)
+    train.train_epoch(net, optimizer, noise(20), torch.arange(20).split(4), progress)
+    lines = capsys.readouterr().out.splitlines()
+    starts = [line.split("\t")[0] for line in lines]
+    assert starts == [f"Train Epoch: 3 [{n}/20 ({5 * n}%)]" for n in (0, 8, 16)]
+
+
+def test_infinite_loss_is_refused():
+    """A learning rate that blows up ends the training with one line that names it."""
+    net = Net()
+    optimizer = Adadelta(net.parameters(), lr=1e30)
+    with pytest.raises(InputError, match=r"train.lr: expected a finite loss in epoch 1, found "):
+        train.train_epoch(net, optimizer, noise(30), torch.arange(30).split(5), QUIET)
+
+
+def test_stage_writes_weights_history_and_environment(workspace, capsys):
+    """Two epochs on the digits: a row each, the schedule's rates, falling losses, provenance."""
+    set_params(train={"epochs": 2})
+    train.main()
+    history = pd.read_csv(train.HISTORY)
+    columns = ["epoch", "lr", "train_loss", "validation_loss", "validation_accuracy"]
+    assert list(history.columns) == columns
+    assert history["lr"].tolist() == [1.0, 0.7]
+    assert history["train_loss"].is_monotonic_decreasing
+    assert json.loads(train.ENVIRONMENT.read_text())["torch"] == torch.__version__
+    provenance = read_weights(WEIGHTS)[1]
+    assert provenance.dry_run is False
+    assert provenance.parameters["epochs"] == 2
+    for path in (TRAIN_IMAGES, TRAIN_LABELS):
+        assert provenance.data[path.name] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert "Validation set: Average loss: " in capsys.readouterr().out
+
+
+def test_dry_run_takes_one_step_and_says_so(workspace, capsys):
+    """One line of progress, one row of history, and the mark in the weights."""
+    set_params(train={"dry_run": True})
+    train.main()
+    assert capsys.readouterr().out.count("Train Epoch") == 1
+    assert len(pd.read_csv(train.HISTORY)) == 1
+    assert read_weights(WEIGHTS)[1].dry_run is True
+
+
+def test_no_validation_leaves_its_columns_empty(workspace):
+    """validation_fraction 0: the curve has no validation, and does not invent one."""
+    set_params(train={"dry_run": True, "validation_fraction": 0})
+    train.main()
+    history = pd.read_csv(train.HISTORY)
+    assert history["validation_loss"].isna().all()
+    assert history["validation_accuracy"].isna().all()
+
+
+def test_refusals_leave_no_output(workspace, capsys):
+    """Bad input: one line, and not one output written."""
+    TRAIN_LABELS.write_bytes(b"poison")
+    assert str(TRAIN_LABELS) in refusal(train.main, capsys)
+    TRAIN_LABELS.unlink()
+    assert str(TRAIN_LABELS) in refusal(train.main, capsys)
+    assert not any(path.exists() for path in (WEIGHTS, train.HISTORY, train.ENVIRONMENT))
