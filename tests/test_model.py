@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from mnist_pipeline.model import Net, Provenance, predict, read_weights, write_weights
+from mnist_pipeline.model import Dropout, Net, Provenance, predict, read_weights, write_weights
 from mnist_pipeline.stage import InputError
 
 ORIGIN = Provenance(dry_run=False, parameters={"seed": 1, "lr": 1.0}, data={"a.gz": "00"})
@@ -65,6 +65,38 @@ def test_dropout_as_in_the_notes():
     assert torch.equal(net(x), net(x))
 
 
+def test_dropout_zeroes_its_share_and_scales_the_rest():
+    """The mean stays, elements are 0 or scaled, the share is p, and the seed decides which."""
+    x = torch.ones(4, 25_001)
+    for p in (0.25, 0.5):
+        torch.manual_seed(0)
+        y = Dropout(p)(x)
+        assert set(y.unique().tolist()) == {0.0, torch.tensor(1 / (1 - p)).item()}
+        share = (y == 0).double().mean().item()
+        assert abs(share - p) < 4 * (p * (1 - p) / x.numel()) ** 0.5
+        torch.manual_seed(0)
+        assert torch.equal(Dropout(p)(x), y)
+        assert not torch.equal(Dropout(p)(x), y)
+
+
+def test_dropout_of_neighbours_is_independent():
+    """Elements that share a random word are zeroed independently of each other."""
+    torch.manual_seed(0)
+    zeroed = (Dropout(0.5)(torch.ones(100_000, 8)) == 0).double()
+    correlation = torch.corrcoef(zeroed.T) - torch.eye(8)
+    assert zeroed.mean(0).sub(0.5).abs().max() < 0.01
+    assert correlation.abs().max() < 0.02
+
+
+def test_dropout_passes_gradients_where_it_passes_values():
+    """The gradient is the mask."""
+    torch.manual_seed(0)
+    x = torch.ones(1000, requires_grad=True)
+    y = Dropout(0.25)(x)
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())
+
+
 def test_predict_goes_through_all_images_in_order():
     """Batches of any size give the same answers, on the CPU, in evaluation mode."""
     torch.manual_seed(0)
@@ -94,7 +126,7 @@ def saved(state: dict[str, Tensor], metadata: dict[str, str] | None = None) -> b
 def state(**changes: Tensor) -> dict[str, Tensor]:
     """A state_dict of Net with some tensors changed: conv1__bias for conv1.bias."""
     changed = {name.replace("__", "."): tensor for name, tensor in changes.items()}
-    return dict(Net().state_dict()) | changed
+    return {name: tensor.contiguous() for name, tensor in Net().state_dict().items()} | changed
 
 
 class Bomb:

@@ -16,6 +16,21 @@ from mnist_pipeline.stage import InputError, write_atomically
 WEIGHTS = Path("models/weights.safetensors")
 
 
+class Dropout(nn.Dropout):
+    """nn.Dropout that draws a random byte an element, not a float, where it runs on the CPU.
+
+    The probability is exact for multiples of 1/256.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape in and out; in training, elements are zeroed and the rest scaled up."""
+        if not self.training or x.device.type != "cpu":
+            return super().forward(x)
+        words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
+        kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= 256 * self.p
+        return x * (kept * (1 / (1 - self.p)))
+
+
 class Net(nn.Module):
     """Two convolutions, two linear layers: 1,199,882 parameters."""
 
@@ -23,19 +38,19 @@ class Net(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(1, 32, 3, 1)
         self.conv2 = nn.Conv2d(32, 64, 3, 1)
-        self.dropout1 = nn.Dropout(0.25)
-        self.dropout2 = nn.Dropout(0.5)
+        self.dropout1 = Dropout(0.25)
+        self.dropout2 = Dropout(0.5)
         self.fc1 = nn.Linear(9216, 128)
         self.fc2 = nn.Linear(128, CLASSES)
+        self.to(memory_format=torch.channels_last)  # pooling alone: 13 times as fast
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images, float32 (N, 1, 28, 28) → log-probabilities (N, 10)."""
-        x = F.relu(self.conv1(x))  # (N, 32, 26, 26)
-        x = F.relu(self.conv2(x))  # (N, 64, 24, 24)
-        x = F.max_pool2d(x, 2)  # (N, 64, 12, 12)
-        x = self.dropout1(x)
-        x = torch.flatten(x, 1)  # (N, 9216)
-        x = F.relu(self.fc1(x))  # (N, 128)
+        x = F.relu(self.conv1(x), inplace=True)  # (N, 32, 26, 26)
+        x = F.max_pool2d(self.conv2(x), 2)  # (N, 64, 12, 12)
+        x = F.relu(x, inplace=True)  # after pooling: the same values from a quarter of the work
+        x = self.dropout1(torch.flatten(x, 1))  # (N, 9216)
+        x = F.relu(self.fc1(x), inplace=True)  # (N, 128)
         x = self.dropout2(x)
         return F.log_softmax(self.fc2(x), dim=1)  # (N, 10)
 

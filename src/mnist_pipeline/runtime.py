@@ -1,5 +1,6 @@
 """On what the computing stages run: device, threads, determinism, and a record of them."""
 
+import ctypes
 import os
 import platform
 from typing import Literal
@@ -11,6 +12,8 @@ from pydantic import Field
 
 from mnist_pipeline.params import Params
 from mnist_pipeline.stage import InputError
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 class RuntimeParams(Params):
@@ -35,8 +38,11 @@ def start(params: RuntimeParams) -> torch.device:
         raise InputError(f"params.yaml: runtime.torch: expected {params.torch}, found {found}")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS: same sums, same bits
     torch.use_deterministic_algorithms(True)
+    # Filling new memory with NaN is for finding bugs; here all of it is written before it is read.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     torch.set_num_threads(params.threads or _cores())
+    _keep_freed_memory()
     return _device(params.device)
 
 
@@ -67,6 +73,14 @@ def _device(name: str) -> torch.device:
             f"params.yaml: runtime.device: expected the accelerator {name}, found {found}"
         )
     return accelerator
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep what is freed: a step's large buffers are the same pages in every step."""
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**30)
 
 
 def _cores() -> int:

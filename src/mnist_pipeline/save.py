@@ -84,7 +84,7 @@ def check_accuracy(metrics: Metrics, floor: float) -> None:
 def state_dict_bytes(net: Net) -> bytes:
     """A plain state_dict, for torch.load(weights_only=True) and the classic program's Net."""
     content = io.BytesIO()  # not a file: torch.save writes the file's name into the bytes
-    torch.save(net.state_dict(), content)
+    torch.save({name: tensor.contiguous() for name, tensor in net.state_dict().items()}, content)
     return content.getvalue()
 
 

@@ -64,7 +64,7 @@ def main() -> None:
     scheduler = StepLR(optimizer, step_size=1, gamma=params.gamma)
     history: list[dict[str, float | None]] = []
     for epoch in range(1, 2 if params.dry_run else params.epochs + 1):
-        order = training[start_epoch(params.seed, epoch, len(training))]
+        order = training[start_epoch(params.seed, epoch, len(training))].to(device)
         batches = order.split(params.batch_size)[: 1 if params.dry_run else None]
         row: dict[str, float | None] = {"epoch": epoch, "lr": float(scheduler.get_last_lr()[0])}
         row |= train_epoch(net, optimizer, pairs, batches, Progress(epoch, log.interval))
