@@ -6,7 +6,7 @@ VENV ?= .venv
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PYTHONPATH := src
 
-.PHONY: help setup run test lint lock
+.PHONY: help setup run test lint bench lock
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test: setup  ## run all tests
 
 lint: setup  ## check style (ruff) and types (mypy)
 	@ruff check . && ruff format --check . && mypy
+
+bench: setup  ## measure speed and memory beside the classic program (ten minutes)
+	@dvc repro --quiet download && python benchmarks/bench.py
 
 lock: setup  ## write requirements.lock anew from pyproject.toml, for Linux and macOS
 	@uv pip compile --quiet --upgrade --universal --no-header --python-version 3.11 \

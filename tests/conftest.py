@@ -4,7 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,17 @@ DEAD_PROXY = "http://127.0.0.1:9"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _only_this_machine():
+def _no_dvc_of_ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Neither this user's DVC configuration (a shared cache, say) nor traces outside tmp_path."""
+    patch = pytest.MonkeyPatch()
+    for name in ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR"):
+        patch.setenv(name, str(tmp_path_factory.mktemp(name.lower())))
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _only_this_machine() -> Iterator[None]:
     """Connections elsewhere fail: here at the socket, in child processes at a dead proxy."""
     connect = socket.socket.connect
 

@@ -43,16 +43,6 @@ TRAINING_DATA = [RAW + "train-images-idx3-ubyte.gz", RAW + "train-labels-idx1-ub
 TEST_DATA = [RAW + "t10k-images-idx3-ubyte.gz", RAW + "t10k-labels-idx1-ubyte.gz"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _no_dvc_of_ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Neither this user's DVC configuration (a shared cache, say) nor traces outside tmp_path."""
-    patch = pytest.MonkeyPatch()
-    for name in ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR"):
-        patch.setenv(name, str(tmp_path_factory.mktemp(name.lower())))
-    yield
-    patch.undo()
-
-
 # dvc.yaml against the source
 
 

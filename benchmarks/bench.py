@@ -1,0 +1,253 @@
+"""make bench: this project beside the classic program, in one run, as a table in table.md.
+
+Each contestant runs in a process of its own, so that its memory is its own, and the contestants
+take turns, so that a noisy machine disturbs them alike. Reported are medians, with the least and
+the greatest. Needs data/MNIST (dvc repro download).
+"""
+
+import json
+import os
+import platform
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+
+from mnist_pipeline import runtime
+from mnist_pipeline.dataset import Pairs, read_pairs
+from mnist_pipeline.mnist_files import RAW, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
+from mnist_pipeline.model import Net, predict
+from mnist_pipeline.train import Progress, train_epoch
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLE = ROOT / "benchmarks/table.md"
+ROUNDS, STEPS, WARM_UP, BATCH = 5, 100, 10, 64
+FLOP = 71.6e6  # an image's forward and backward pass
+STAGES = ("download", "train", "evaluate", "save")
+
+
+# The contestants: each prints its images a second and its peak memory in MB as JSON
+
+
+def classic_train() -> float:
+    """Images a second of the classic program's training loop."""
+    import classic  # noqa: PLC0415 (beside this file)
+
+    with mnist_for_torchvision() as root:
+        training, _ = classic.loaders(root)
+        net = classic.Net()
+        optimizer = torch.optim.Adadelta(net.parameters(), lr=1.0)
+        net.train()
+        for number, (data, target) in enumerate(training):
+            if number == WARM_UP:
+                start = time.perf_counter()
+            loss = classic.step(net, data, target, optimizer)
+            if number % 10 == 0:
+                loss.item()  # the classic program prints it
+            if number == WARM_UP + STEPS - 1:
+                return STEPS * BATCH / (time.perf_counter() - start)
+    raise AssertionError("fewer batches than steps")
+
+
+def project_train(threads: int = 0, steps: int = STEPS) -> float:
+    """Images a second of this project's train_epoch on as many batches of the same size."""
+    device = start(threads)
+    pairs = Pairs(*(tensor.to(device) for tensor in read_pairs(TRAIN_IMAGES, TRAIN_LABELS)))
+    order = torch.randperm(len(pairs.labels), generator=torch.Generator().manual_seed(1))
+    batches = order.to(device).split(BATCH)
+    net = Net().to(device)
+    optimizer = torch.optim.Adadelta(net.parameters(), lr=1.0)
+    train_epoch(net, optimizer, pairs, batches[:WARM_UP], Progress(1, 10))
+    begin = time.perf_counter()
+    train_epoch(net, optimizer, pairs, batches[WARM_UP : WARM_UP + steps], Progress(1, 10))
+    return steps * BATCH / (time.perf_counter() - begin)
+
+
+def classic_test() -> float:
+    """Images a second of the classic program's test loop."""
+    import classic  # noqa: PLC0415 (beside this file)
+
+    with mnist_for_torchvision() as root:
+        _, test = classic.loaders(root)
+        begin = time.perf_counter()
+        classic.test(classic.Net(), test)
+        return len(test.dataset) / (time.perf_counter() - begin)
+
+
+def project_test() -> float:
+    """Images a second of this project's predict, on the test images."""
+    device = start()
+    images, _ = read_pairs(TEST_IMAGES, TEST_LABELS)
+    begin = time.perf_counter()
+    predict(Net().to(device), images.to(device), 1000)
+    return len(images) / (time.perf_counter() - begin)
+
+
+def matrix_peak() -> float:
+    """GFLOP a second of the largest float32 matrix product, the yardstick of this minute."""
+    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
+    best = 0.0
+    for _ in range(10):
+        begin = time.perf_counter()
+        torch.mm(a, b)
+        best = max(best, 2 * 2048**3 / (time.perf_counter() - begin) / 1e9)
+    return best
+
+
+CONTESTANTS: dict[str, Callable[[], float]] = {
+    "classic train": classic_train,
+    "project train": project_train,
+    "classic test": classic_test,
+    "project test": project_test,
+    "matrix peak": matrix_peak,
+}
+GROWTH: dict[str, Callable[[], float]] = {
+    "1 thread": lambda: project_train(threads=1),
+    "all threads": project_train,
+    "6,400 images": lambda: project_train(steps=100),
+    "25,600 images": lambda: project_train(steps=400),
+}
+
+
+def start(threads: int = 0) -> torch.device:
+    """The runtime of the stages."""
+    version = torch.__version__.split("+")[0]
+    return runtime.start(runtime.RuntimeParams(device="auto", threads=threads, torch=version))
+
+
+class mnist_for_torchvision:  # noqa: N801 (used like a function)
+    """A folder where torchvision finds the four files, and may unpack them."""
+
+    def __enter__(self) -> Path:
+        self.folder = tempfile.TemporaryDirectory()
+        target = Path(self.folder.name) / "MNIST/raw"
+        target.mkdir(parents=True)
+        for path in RAW.glob("*.gz"):
+            shutil.copy(path, target)
+        return Path(self.folder.name)
+
+    def __exit__(self, *_: object) -> None:
+        self.folder.cleanup()
+
+
+def measure(name: str) -> dict[str, float]:
+    """Run a contestant in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, __file__, name], check=True, capture_output=True, text=True, cwd=ROOT
+    )
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    print(f"{name}: {found['rate']:.0f}/s, {found['peak_mb']:.0f} MB", file=sys.stderr, flush=True)
+    return found
+
+
+# The cost around the work
+
+
+def seconds(command: list[str], cwd: Path, rounds: int = ROUNDS) -> list[float]:
+    """How long a command takes, each time."""
+    times = []
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        subprocess.run(command, cwd=cwd, check=True, capture_output=True)
+        times.append(time.perf_counter() - begin)
+    print(" ".join(command), [round(t, 2) for t in times], file=sys.stderr, flush=True)
+    return times
+
+
+def around_the_work() -> Iterator[tuple[str, list[float]]]:
+    """Rows of name and seconds: DVC with nothing to do, start-up, a dry run both ways."""
+    with tempfile.TemporaryDirectory() as name:
+        copy, empty = Path(name) / "copy", Path(name) / "empty"
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(copy)], check=True)
+        params = copy / "params.yaml"
+        text = params.read_text().replace("source: mnist ", "source: digits ")
+        params.write_text(text.replace("dry_run: false", "dry_run: true"))
+        yield "dry run of the four stages, `dvc repro`", dry_runs(copy)
+        bare = [["env", "PYTHONPATH=src", "python", "-m", f"mnist_pipeline.{s}"] for s in STAGES]
+        runs = [[sum(seconds(command, copy, 1)[0] for command in bare)] for _ in range(3)]
+        yield "the same as bare Python", [run[0] for run in runs]
+        yield "`dvc repro` with nothing to do", seconds(["dvc", "repro"], copy)
+        empty.mkdir()
+        for words in (["git", "init", "--quiet"], ["dvc", "init", "--quiet"]):
+            subprocess.run(words, cwd=empty, check=True)
+        (empty / "dvc.yaml").write_text("stages: {a: {cmd: touch b, outs: [b]}}\n")
+        seconds(["dvc", "repro"], empty, 1)
+        yield "the same with one stage, DVC's floor", seconds(["dvc", "repro"], empty)
+        for stage in STAGES:
+            code = f"import mnist_pipeline.{stage}"
+            yield f"start-up of {stage}", seconds([sys.executable, "-c", code], ROOT)
+
+
+def dry_runs(copy: Path) -> list[float]:
+    """Three whole dry runs, each from nothing."""
+    times = []
+    for _ in range(3):
+        for path in ("dvc.lock", ".dvc/cache", ".dvc/tmp", "data", "models"):
+            target = copy / path
+            shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+        times += seconds(["dvc", "repro"], copy, 1)
+    return times
+
+
+# The table
+
+
+def spread(values: list[float], digits: int = 0) -> str:
+    """Median (least to greatest)."""
+    middle = statistics.median(values)
+    return f"{middle:,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
+
+
+def table() -> Iterator[str]:
+    """All measurements, as lines of Markdown."""
+    rounds = [{name: measure(name) for name in CONTESTANTS} for _ in range(ROUNDS)]
+    rates = {name: [each[name]["rate"] for each in rounds] for name in CONTESTANTS}
+    memory = {name: [each[name]["peak_mb"] for each in rounds] for name in CONTESTANTS}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    capability = torch.backends.cpu.get_cpu_capability()
+    yield f"{platform.machine()}, {cores} cores, {capability}; torch {torch.__version__};"
+    yield f"Python {platform.python_version()}; {ROUNDS} rounds; median (least to greatest)."
+    yield ""
+    yield "| | images a second | ratio, round by round | share of matrix peak | peak MB |"
+    yield "|---|---|---|---|---|"
+    for what in ("train", "test"):
+        for who in ("classic", "project"):
+            name = f"{who} {what}"
+            pairs = zip(rates[name], rates[f"classic {what}"], strict=True)
+            ratio = spread([mine / theirs for mine, theirs in pairs], 2)
+            flop = FLOP if what == "train" else FLOP / 3
+            peaks = zip(rates[name], rates["matrix peak"], strict=True)
+            share = statistics.median([rate * flop / 1e9 / peak for rate, peak in peaks])
+            yield (
+                f"| {name}, float32 | {spread(rates[name])} | {ratio} | {share:.0%} |"
+                f" {statistics.median(memory[name]):,.0f} |"
+            )
+    yield f"\nMatrix peak: {spread(rates['matrix peak'])} GFLOP/s in float32."
+    yield "\n| the cost around the work | seconds |\n|---|---|"
+    for row, times in around_the_work():
+        yield f"| {row} | {spread(times, 2)} |"
+    yield "\n| growth of train | images a second |\n|---|---|"
+    for name in GROWTH:
+        yield f"| {name} | {spread([measure(name)['rate'] for _ in range(3)])} |"
+
+
+def main() -> None:
+    if len(sys.argv) > 1:
+        rate = (CONTESTANTS | GROWTH)[sys.argv[1]]()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000  # MB; on macOS kB
+        print(json.dumps({"rate": rate, "peak_mb": peak}))
+        return
+    text = "\n".join(table()) + "\n"
+    TABLE.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
