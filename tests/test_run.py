@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, copy_of_project, dvc, git, set_params
@@ -78,10 +79,10 @@ def test_with_mnist_it_is_exactly_dvc_repro(workspace, monkeypatch, at_hand, rea
     monkeypatch.setattr(run, "at_hand", lambda: at_hand)
     monkeypatch.setattr(run, "reachable", lambda: reachable)
     monkeypatch.setattr(run, "dvc", lambda *words: calls.append(words))
-    monkeypatch.setattr(run, "report", reports.append)
+    monkeypatch.setattr(run, "report", lambda *words: reports.append(words))
     run.main()
     assert calls == [("repro",)]
-    assert [str(folder) for folder in reports] == ["."]
+    assert reports == [(Path(), "dvc plots show")]
 
 
 def test_digits_under_mnists_names_are_not_mnist(workspace):

@@ -23,7 +23,7 @@ DIGITS = Path("build/digits")
 def main() -> None:
     if load("data", DataParams).source == "digits" or at_hand() or reachable():
         dvc("repro")
-        report(Path())
+        report(Path(), "dvc plots show")
     else:
         print(
             "No mirror of MNIST answers: running on scikit-learn's 1,797 digits instead, in a"
@@ -31,7 +31,7 @@ def main() -> None:
             flush=True,
         )
         run_on_digits()
-        report(DIGITS)
+        report(DIGITS, "dvc exp run --temp -S data.source=digits -S train.lr=0.5")
 
 
 def at_hand() -> bool:
@@ -70,15 +70,15 @@ def dvc(*words: str) -> None:
         sys.exit(status)
 
 
-def report(folder: Path) -> None:
-    """Print accuracy, where model and pictures are, and what to try next."""
+def report(folder: Path, command: str) -> None:
+    """Print accuracy, where model and picture are, and the command to try next."""
     metrics = json.loads((folder / "metrics/metrics.json").read_text())
     images = f"{metrics['correct']:,} of {metrics['total']:,} test images"
     print(f"""
 accuracy  {metrics["accuracy"]:.2%} ({images})
 model     {folder / "models/mnist_cnn.pt"}, described in {folder / "models/model_card.md"}
 picture   {folder / "metrics/misclassified.png"}
-next      source .venv/bin/activate && dvc exp run --temp -S train.dry_run=true""")
+next      source .venv/bin/activate && {command}""")
 
 
 if __name__ == "__main__":
