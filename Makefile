@@ -30,7 +30,7 @@ test: setup  ## run all tests
 lint: setup  ## check style (ruff) and types (mypy)
 	@ruff check . && ruff format --check . && mypy
 
-bench: setup  ## measure speed and memory beside the classic program (ten minutes)
+bench: setup  ## measure speed and memory beside the classic program (15 minutes)
 	@dvc repro --quiet download && python benchmarks/bench.py
 
 lock: setup  ## write requirements.lock anew from pyproject.toml, for Linux and macOS
