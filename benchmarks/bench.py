@@ -24,11 +24,12 @@ from mnist_pipeline import runtime
 from mnist_pipeline.dataset import Pairs, read_pairs
 from mnist_pipeline.mnist_files import RAW, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 from mnist_pipeline.model import Net, predict
-from mnist_pipeline.train import Progress, train_epoch
+from mnist_pipeline.train import Epoch, start_autocast, train_epoch
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "benchmarks/table.md"
 ROUNDS, STEPS, WARM_UP, BATCH = 5, 100, 10, 64
+FEW = 10  # steps in bfloat16 on a CPU that has none
 FLOP = 71.6e6  # an image's forward and backward pass
 STAGES = ("download", "train", "evaluate", "save")
 
@@ -56,18 +57,29 @@ def classic_train() -> float:
     raise AssertionError("fewer batches than steps")
 
 
-def project_train(threads: int = 0, steps: int = STEPS) -> float:
+def project_train(
+    threads: int = 0, steps: int = STEPS, epochs: int = 1, precision: str = "float32"
+) -> float:
     """Images a second of this project's train_epoch on as many batches of the same size."""
     device = start(threads)
+    autocast = start_autocast(device, precision)
     pairs = Pairs(*(tensor.to(device) for tensor in read_pairs(TRAIN_IMAGES, TRAIN_LABELS)))
     order = torch.randperm(len(pairs.labels), generator=torch.Generator().manual_seed(1))
     batches = order.to(device).split(BATCH)
     net = Net().to(device)
     optimizer = torch.optim.Adadelta(net.parameters(), lr=1.0)
-    train_epoch(net, optimizer, pairs, batches[:WARM_UP], Progress(1, 10))
+    train_epoch(net, optimizer, pairs, Epoch(1, batches[:WARM_UP], 10), autocast)
     begin = time.perf_counter()
-    train_epoch(net, optimizer, pairs, batches[WARM_UP : WARM_UP + steps], Progress(1, 10))
-    return steps * BATCH / (time.perf_counter() - begin)
+    for number in range(1, epochs + 1):
+        epoch = Epoch(number, batches[WARM_UP : WARM_UP + steps], 10)
+        train_epoch(net, optimizer, pairs, epoch, autocast)
+    return epochs * steps * BATCH / (time.perf_counter() - begin)
+
+
+def project_train_bfloat16() -> float:
+    """The same in bfloat16, with fewer steps where the CPU has none."""
+    fast = torch.accelerator.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return project_train(steps=STEPS if fast else FEW, precision="bfloat16")
 
 
 def classic_test() -> float:
@@ -90,29 +102,35 @@ def project_test() -> float:
     return len(images) / (time.perf_counter() - begin)
 
 
-def matrix_peak() -> float:
-    """GFLOP a second of the largest float32 matrix product, the yardstick of this minute."""
-    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
-    best = 0.0
-    for _ in range(10):
-        begin = time.perf_counter()
-        torch.mm(a, b)
-        best = max(best, 2 * 2048**3 / (time.perf_counter() - begin) / 1e9)
+def matrix_peak(dtype: torch.dtype = torch.float32) -> float:
+    """GFLOP a second of a square matrix product, the yardstick of this minute."""
+    device, best = start(), 0.0
+    # A CPU without bfloat16 needs minutes for 2048.
+    for side in (256, 2048) if dtype == torch.float32 else (256, 512):
+        a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+        for _ in range(10):
+            begin = time.perf_counter()
+            torch.mm(a, b)[0, 0].item()
+            best = max(best, 2 * side**3 / (time.perf_counter() - begin) / 1e9)
     return best
 
 
 CONTESTANTS: dict[str, Callable[[], float]] = {
-    "classic train": classic_train,
-    "project train": project_train,
-    "classic test": classic_test,
-    "project test": project_test,
-    "matrix peak": matrix_peak,
+    "classic train, float32": classic_train,
+    "project train, float32": project_train,
+    "project train, bfloat16": project_train_bfloat16,
+    "classic test, float32": classic_test,
+    "project test, float32": project_test,
+    "matrix peak, float32": matrix_peak,
+    "matrix peak, bfloat16": lambda: matrix_peak(torch.bfloat16),
 }
-GROWTH: dict[str, Callable[[], float]] = {
-    "1 thread": lambda: project_train(threads=1),
-    "all threads": project_train,
-    "6,400 images": lambda: project_train(steps=100),
-    "25,600 images": lambda: project_train(steps=400),
+GROWTH: dict[str, tuple[int, Callable[[], float]]] = {  # images in all, and how
+    "all threads, 1 epoch of 6,400 images": (6_400, project_train),
+    "1 thread": (6_400, lambda: project_train(threads=1)),
+    "2 epochs": (12_800, lambda: project_train(epochs=2)),
+    "4 epochs": (25_600, lambda: project_train(epochs=4)),
+    "an epoch of 12,800 images": (12_800, lambda: project_train(steps=200)),
+    "an epoch of 25,600 images": (25_600, lambda: project_train(steps=400)),
 }
 
 
@@ -169,10 +187,10 @@ def around_the_work() -> Iterator[tuple[str, list[float]]]:
         params = copy / "params.yaml"
         text = params.read_text().replace("source: mnist ", "source: digits ")
         params.write_text(text.replace("dry_run: false", "dry_run: true"))
-        yield "dry run of the four stages, `dvc repro`", dry_runs(copy)
-        bare = [["env", "PYTHONPATH=src", "python", "-m", f"mnist_pipeline.{s}"] for s in STAGES]
-        runs = [[sum(seconds(command, copy, 1)[0] for command in bare)] for _ in range(3)]
-        yield "the same as bare Python", [run[0] for run in runs]
+        with_dvc, bare = dry_runs(copy)
+        yield "dry run of the four stages, `dvc repro`", with_dvc
+        yield "the same as bare Python", bare
+        yield "what DVC adds, round by round", [a - b for a, b in zip(with_dvc, bare, strict=True)]
         yield "`dvc repro` with nothing to do", seconds(["dvc", "repro"], copy)
         empty.mkdir()
         for words in (["git", "init", "--quiet"], ["dvc", "init", "--quiet"]):
@@ -185,15 +203,17 @@ def around_the_work() -> Iterator[tuple[str, list[float]]]:
             yield f"start-up of {stage}", seconds([sys.executable, "-c", code], ROOT)
 
 
-def dry_runs(copy: Path) -> list[float]:
-    """Three whole dry runs, each from nothing."""
-    times = []
-    for _ in range(3):
-        for path in ("dvc.lock", ".dvc/cache", ".dvc/tmp", "data", "models"):
-            target = copy / path
-            shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
-        times += seconds(["dvc", "repro"], copy, 1)
-    return times
+def dry_runs(copy: Path) -> tuple[list[float], list[float]]:
+    """Whole dry runs, each from nothing: with DVC and without, in turns."""
+    commands = [["env", "PYTHONPATH=src", "python", "-m", f"mnist_pipeline.{s}"] for s in STAGES]
+    with_dvc, bare = [], []
+    for _ in range(ROUNDS):
+        for contestant, times in (([["dvc", "repro"]], with_dvc), (commands, bare)):
+            for path in ("dvc.lock", ".dvc/cache", ".dvc/tmp", "data", "models"):
+                target = copy / path
+                shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+            times.append(sum(seconds(command, copy, 1)[0] for command in contestant))
+    return with_dvc, bare
 
 
 # The table
@@ -217,30 +237,34 @@ def table() -> Iterator[str]:
     yield ""
     yield "| | images a second | ratio, round by round | share of matrix peak | peak MB |"
     yield "|---|---|---|---|---|"
-    for what in ("train", "test"):
-        for who in ("classic", "project"):
-            name = f"{who} {what}"
-            pairs = zip(rates[name], rates[f"classic {what}"], strict=True)
-            ratio = spread([mine / theirs for mine, theirs in pairs], 2)
-            flop = FLOP if what == "train" else FLOP / 3
-            peaks = zip(rates[name], rates["matrix peak"], strict=True)
-            share = statistics.median([rate * flop / 1e9 / peak for rate, peak in peaks])
-            yield (
-                f"| {name}, float32 | {spread(rates[name])} | {ratio} | {share:.0%} |"
-                f" {statistics.median(memory[name]):,.0f} |"
-            )
-    yield f"\nMatrix peak: {spread(rates['matrix peak'])} GFLOP/s in float32."
+    for name in CONTESTANTS:
+        who, what, dtype = name.replace(",", "").split()
+        if who == "matrix":
+            continue
+        pairs = zip(rates[name], rates[f"classic {what}, float32"], strict=True)
+        ratio = spread([mine / theirs for mine, theirs in pairs], 2)
+        flop = FLOP if what == "train" else FLOP / 3
+        peaks = zip(rates[name], rates[f"matrix peak, {dtype}"], strict=True)
+        share = statistics.median([rate * flop / 1e9 / peak for rate, peak in peaks])
+        yield (
+            f"| {name} | {spread(rates[name])} | {ratio} | {share:.0%} |"
+            f" {statistics.median(memory[name]):,.0f} |"
+        )
+    for name in ("matrix peak, float32", "matrix peak, bfloat16"):
+        yield f"\n{name.capitalize()}: {spread(rates[name])} GFLOP/s."
     yield "\n| the cost around the work | seconds |\n|---|---|"
     for row, times in around_the_work():
         yield f"| {row} | {spread(times, 2)} |"
-    yield "\n| growth of train | images a second |\n|---|---|"
-    for name in GROWTH:
-        yield f"| {name} | {spread([measure(name)['rate'] for _ in range(3)])} |"
+    yield "\n| growth of train | seconds | images a second |\n|---|---|---|"
+    for name, (images, _) in GROWTH.items():
+        found = [measure(name)["rate"] for _ in range(3)]
+        yield f"| {name} | {spread([images / rate for rate in found], 1)} | {spread(found)} |"
 
 
 def main() -> None:
     if len(sys.argv) > 1:
-        rate = (CONTESTANTS | GROWTH)[sys.argv[1]]()
+        growth = {name: contestant for name, (_, contestant) in GROWTH.items()}
+        rate = (CONTESTANTS | growth)[sys.argv[1]]()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000  # MB; on macOS kB
         print(json.dumps({"rate": rate, "peak_mb": peak}))
         return

@@ -17,7 +17,12 @@ from mnist_pipeline.mnist_files import TRAIN_IMAGES, TRAIN_LABELS
 from mnist_pipeline.model import WEIGHTS, Net, read_weights
 from mnist_pipeline.stage import InputError
 
-QUIET = train.Progress(epoch=1, interval=1000)
+FLOAT32 = torch.autocast("cpu", enabled=False)
+
+
+def epoch(size: int, batch: int, number: int = 1, interval: int = 1000) -> train.Epoch:
+    """An epoch over so many images, in order."""
+    return train.Epoch(number, torch.arange(size).split(batch), interval)
 
 
 def noise(size: int) -> Pairs:
@@ -104,8 +109,8 @@ def test_steps_are_the_classic_loop(workspace, monkeypatch, dtype, steps, rel):
     net, classic = Net().to(kind), ClassicNet().to(kind)
     classic.load_state_dict(net.state_dict())
     torch.manual_seed(2)
-    each = train.Progress(epoch=1, interval=1)
-    result = train.train_epoch(net, Adadelta(net.parameters(), lr=1.0), pairs, batches, each)
+    each = train.Epoch(1, batches, interval=1)
+    result = train.train_epoch(net, Adadelta(net.parameters(), lr=1.0), pairs, each, FLOAT32)
     torch.manual_seed(2)
     optimizer, losses = Adadelta(classic.parameters(), lr=1.0), []
     classic.train()
@@ -123,8 +128,7 @@ def test_steps_are_the_classic_loop(workspace, monkeypatch, dtype, steps, rel):
 
 def test_progress_line_is_the_notes_own():
     """Epoch, images done of all, percent, loss, as the classic program prints them."""
-    batches = torch.arange(60_000).split(64)
-    line = train.progress_line(1, batches, 10, 0.456123)
+    line = train.progress_line(epoch(60_000, 64), 10, 0.456123)
     assert line == "Train Epoch: 1 [640/60000 (1%)]\tLoss: 0.456123"
 
 
@@ -132,8 +136,7 @@ def test_progress_lines_come_at_the_interval(capsys):
     """Batches 0, 2, 4 of 5 at an interval of 2."""
     net = Net()
     optimizer = Adadelta(net.parameters())
-    progress = train.Progress(epoch=3, interval=2)
-    train.train_epoch(net, optimizer, noise(20), torch.arange(20).split(4), progress)
+    train.train_epoch(net, optimizer, noise(20), epoch(20, 4, number=3, interval=2), FLOAT32)
     lines = capsys.readouterr().out.splitlines()
     starts = [line.split("\t")[0] for line in lines]
     assert starts == [f"Train Epoch: 3 [{n}/20 ({5 * n}%)]" for n in (0, 8, 16)]
@@ -144,7 +147,36 @@ def test_infinite_loss_is_refused():
     net = Net()
     optimizer = Adadelta(net.parameters(), lr=1e30)
     with pytest.raises(InputError, match=r"train.lr: expected a finite loss in epoch 1, found "):
-        train.train_epoch(net, optimizer, noise(30), torch.arange(30).split(5), QUIET)
+        train.train_epoch(net, optimizer, noise(30), epoch(30, 5), FLOAT32)
+
+
+def test_bfloat16_repeats_bit_by_bit_and_stays_near_float32():
+    """The same mathematics with shorter products: near float32, never equal, always the same."""
+    losses, weights = {}, []
+    for precision in ("float32", "bfloat16", "bfloat16"):
+        autocast = train.start_autocast(torch.device("cpu"), precision)
+        torch.manual_seed(1)
+        net = Net()
+        optimizer = Adadelta(net.parameters(), lr=1.0)
+        row = train.train_epoch(net, optimizer, noise(48), epoch(48, 16), autocast)
+        losses[precision] = row["train_loss"]
+        weights.append(torch.cat([tensor.flatten() for tensor in net.parameters()]))
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
+    assert weights[1].dtype == torch.float32
+    assert torch.equal(weights[1], weights[2])
+    assert not torch.equal(weights[0], weights[1])
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_slow_bfloat16_is_warned_about(monkeypatch, capsys, supported):
+    """One line where the CPU has no bfloat16, none where it has."""
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
+    train.start_autocast(torch.device("cpu"), "float32")
+    assert capsys.readouterr().err == ""
+    train.start_autocast(torch.device("cpu"), "bfloat16")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == (0 if supported else 1)
+    assert all("train.precision: this CPU" in line for line in lines)
 
 
 def test_stage_writes_weights_history_and_environment(workspace, capsys):

@@ -13,7 +13,7 @@ from pydantic import Field
 from mnist_pipeline.params import Params
 from mnist_pipeline.stage import InputError
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 
 class RuntimeParams(Params):
@@ -79,7 +79,7 @@ def _keep_freed_memory() -> None:
     """Have glibc keep what is freed: a step's large buffers are the same pages in every step."""
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)
+        libc.mallopt(M_MMAP_MAX, 0)  # buffers of every size
         libc.mallopt(M_TRIM_THRESHOLD, 2**30)
 
 

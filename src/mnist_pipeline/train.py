@@ -6,8 +6,9 @@ PYTHONPATH=src python -m mnist_pipeline.train
 import hashlib
 import json
 import math
+import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -43,6 +44,9 @@ class TrainParams(Params):
     validation_fraction: float = Field(
         ge=0, lt=1, description="share of the training images held out for the curve; 0 = none"
     )
+    precision: Literal["float32", "bfloat16"] = Field(
+        description="of the products in training; weights and sums stay float32"
+    )
     dry_run: bool = Field(description="stop after the first batch; the result is marked as such")
 
 
@@ -62,12 +66,14 @@ def main() -> None:
     net = Net().to(device)
     optimizer = Adadelta(net.parameters(), lr=params.lr)
     scheduler = StepLR(optimizer, step_size=1, gamma=params.gamma)
+    autocast = start_autocast(device, params.precision)
     history: list[dict[str, float | None]] = []
-    for epoch in range(1, 2 if params.dry_run else params.epochs + 1):
-        order = training[start_epoch(params.seed, epoch, len(training))].to(device)
+    for number in range(1, 2 if params.dry_run else params.epochs + 1):
+        order = training[start_epoch(params.seed, number, len(training))].to(device)
         batches = order.split(params.batch_size)[: 1 if params.dry_run else None]
-        row: dict[str, float | None] = {"epoch": epoch, "lr": float(scheduler.get_last_lr()[0])}
-        row |= train_epoch(net, optimizer, pairs, batches, Progress(epoch, log.interval))
+        epoch = Epoch(number, batches, log.interval)
+        row: dict[str, float | None] = {"epoch": number, "lr": float(scheduler.get_last_lr()[0])}
+        row |= train_epoch(net, optimizer, pairs, epoch, autocast)
         row |= validate(net, held_out)
         history.append(row)
         scheduler.step()
@@ -108,43 +114,55 @@ def start_epoch(seed: int, epoch: int, size: int) -> Tensor:
     return torch.randperm(size, generator=torch.Generator().manual_seed(shuffle))
 
 
-class Progress(NamedTuple):
-    """When a line is due: at every interval-th batch of the epoch."""
+def start_autocast(device: torch.device, precision: str) -> torch.autocast:
+    """What the forward pass runs in; warns where bfloat16 is slow."""
+    half = precision == "bfloat16"
+    if half and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        which = torch.backends.cpu.get_cpu_capability()
+        what = f"this CPU ({which}) has no bfloat16, which makes it many times slower than float32"
+        print(f"warning: params.yaml: train.precision: {what}", file=sys.stderr)
+    return torch.autocast(device.type, torch.bfloat16, enabled=half)
 
-    epoch: int
-    interval: int
+
+class Epoch(NamedTuple):
+    """The work of an epoch, and how often to tell of it."""
+
+    number: int  # from 1
+    batches: tuple[Tensor, ...]  # indices of images, int64
+    interval: int  # batches between progress lines
 
 
 def train_epoch(
-    net: Net, optimizer: Optimizer, pairs: Pairs, batches: tuple[Tensor, ...], progress: Progress
+    net: Net, optimizer: Optimizer, pairs: Pairs, epoch: Epoch, autocast: torch.autocast
 ) -> dict[str, float]:
-    """One step for each batch of indices, and the mean of the batches' losses.
+    """One step for each batch, and the mean of the batches' losses.
 
     Raises InputError when that is no longer finite.
     """
     net.train()
     losses = []
-    bar = tqdm(batches, desc=f"epoch {progress.epoch}", leave=False, disable=None)
+    bar = tqdm(epoch.batches, desc=f"epoch {epoch.number}", leave=False, disable=None)
     for number, batch in enumerate(bar):
         optimizer.zero_grad()
-        loss = F.nll_loss(net(normalize(pairs.images[batch])), pairs.labels[batch])
+        with autocast:
+            loss = F.nll_loss(net(normalize(pairs.images[batch])), pairs.labels[batch])
         loss.backward()
         optimizer.step()
         losses.append(loss.detach())  # not .item(): an accelerator would have to wait
-        if number % progress.interval == 0:
-            tqdm.write(progress_line(progress.epoch, batches, number, loss.item()))
+        if number % epoch.interval == 0:
+            tqdm.write(progress_line(epoch, number, loss.item()))
     mean = torch.stack(losses).cpu().double().mean().item()
     if not math.isfinite(mean):
-        where = f"params.yaml: train.lr: expected a finite loss in epoch {progress.epoch}"
+        where = f"params.yaml: train.lr: expected a finite loss in epoch {epoch.number}"
         raise InputError(f"{where}, found {mean}")
     return {"train_loss": mean}
 
 
-def progress_line(epoch: int, batches: tuple[Tensor, ...], number: int, loss: float) -> str:
+def progress_line(epoch: Epoch, number: int, loss: float) -> str:
     """The classic program's line: epoch, images done, of how many, the batch's loss."""
-    done, total = number * len(batches[number]), sum(map(len, batches))
-    percent = 100.0 * number / len(batches)
-    return f"Train Epoch: {epoch} [{done}/{total} ({percent:.0f}%)]\tLoss: {loss:.6f}"
+    done, total = number * len(epoch.batches[number]), sum(map(len, epoch.batches))
+    percent = 100.0 * number / len(epoch.batches)
+    return f"Train Epoch: {epoch.number} [{done}/{total} ({percent:.0f}%)]\tLoss: {loss:.6f}"
 
 
 def validate(net: Net, pairs: Pairs) -> dict[str, float | None]:
