@@ -6,10 +6,10 @@ VENV ?= .venv
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PYTHONPATH := src
 
-.PHONY: help setup run test lint bench lock
+.PHONY: help setup run test test-slow lint audit audit-short matrix bench lock
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # The lock limits versions instead of naming what to install, so that a CPU-only torch can go
 # without the CUDA packages. The copy in the environment says what was installed.
@@ -24,13 +24,25 @@ setup:  ## make .venv from requirements.lock, unless that is done
 run: setup  ## train and test the network: dvc repro, on MNIST where it can be had
 	@python -m mnist_pipeline.run
 
-test: setup  ## run all tests
-	@python -m pytest
+test: setup  ## run the tests
+	@OMP_WAIT_POLICY=passive python -m pytest --numprocesses 2 --dist worksteal
+
+test-slow: setup  ## send signals to every stage and to dvc (15 minutes)
+	@python -m pytest -m '' tests/test_recovery.py
 
 lint: setup  ## check style (ruff) and types (mypy)
 	@ruff check . && ruff format --check . && mypy
 
-bench: setup  ## measure speed and memory beside the classic program (15 minutes)
+audit: setup  ## reproduce the committed dvc.lock from nothing, compare every output
+	@python -m mnist_pipeline.audit
+
+audit-short: setup  ## the same with two short runs on the digits (2 minutes)
+	@python -m mnist_pipeline.audit --short
+
+matrix: setup  ## fill the table of docs/reproducibility.md (20 minutes)
+	@python benchmarks/matrix.py
+
+bench: setup  ## measure speed and memory beside the classic program (25 minutes)
 	@dvc repro --quiet download && python benchmarks/bench.py
 
 lock: setup  ## write requirements.lock anew from pyproject.toml, for Linux and macOS

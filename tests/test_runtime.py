@@ -73,3 +73,13 @@ def test_environment_tells_the_machine_but_not_which():
     assert socket.gethostname() not in text.split("'")
     assert platform.node() not in text.split("'")
     assert "/" not in text
+
+
+def test_environment_names_what_changes_numbers(monkeypatch):
+    """The processor, and the variables that steer numerical libraries; no other variable."""
+    before = runtime.environment(torch.device("cpu"))
+    assert before["processor"]
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
+    monkeypatch.setenv("UNRELATED", "1")
+    after = runtime.environment(torch.device("cpu"))
+    assert dict(after.items() - before.items()) == {"ONEDNN_MAX_CPU_ISA": "SSE41"}

@@ -98,3 +98,22 @@ def test_unwritable_folder_is_refused(tmp_path, capsys):
     path = tmp_path / "file" / "below"
     says = refusal(lambda: write_atomically(path, b""), capsys)
     assert says.startswith(f"{path}: cannot be written: ")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's service is Linux's own")
+@pytest.mark.parametrize(("variable", "lives"), [("DVC_STAGE", False), ("OTHER", True)])
+def test_stage_whose_dvc_is_gone_ends_at_once(tmp_path, variable, lives):
+    """Even where dvc was gone before the stage could ask the kernel; other programs go on."""
+    # The shell is dvc here: it ends first, its child is adopted by a process of another group.
+    late = f"(sleep 0.5; exec env {variable}=x {sys.executable} -m mnist_pipeline.download) &"
+    done = subprocess.run(
+        ["/bin/sh", "-c", late],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+        start_new_session=True,
+    )
+    assert ("params.yaml: No such file" in done.stdout) == lives
+    assert bool(done.stdout) == lives

@@ -3,6 +3,8 @@
 import ctypes
 import os
 import platform
+from contextlib import suppress
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,6 +16,7 @@ from mnist_pipeline.params import Params
 from mnist_pipeline.stage import InputError
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
+LIBRARIES = ("ATEN_", "DNNL_", "MKL_", "ONEDNN_")  # environment variables that change numbers
 
 
 class RuntimeParams(Params):
@@ -50,6 +53,7 @@ def environment(device: torch.device) -> dict[str, str | int]:
     """What can change the result's bytes; the same on every run on the same machine."""
     record: dict[str, str | int] = {
         "device": device.type,
+        "processor": _processor(),
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "platform": f"{platform.system()}-{platform.machine()}",
@@ -60,7 +64,8 @@ def environment(device: torch.device) -> dict[str, str | int]:
     }
     if device.type == "cuda":
         record["accelerator"] = torch.cuda.get_device_name(device)
-    return record
+    changed = {name: value for name, value in os.environ.items() if name.startswith(LIBRARIES)}
+    return record | dict(sorted(changed.items()))
 
 
 def _device(name: str) -> torch.device:
@@ -81,6 +86,15 @@ def _keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_MAX, 0)  # buffers of every size
         libc.mallopt(M_TRIM_THRESHOLD, 2**30)
+
+
+def _processor() -> str:
+    """The CPU's name; the numerical libraries choose their code by it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(": ")[2]
+    return platform.processor() or platform.machine()
 
 
 def _cores() -> int:

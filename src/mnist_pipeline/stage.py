@@ -1,12 +1,15 @@
 """What every stage shares: one-line errors with exit status 2, and atomic writes."""
 
+import ctypes
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO, cast
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class InputError(Exception):
@@ -34,20 +37,31 @@ def run(main: Callable[[], None]) -> None:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: its old content stays until the new one is on disk.
 
-    Raises InputError where the disk refuses (full, read-only).
+    One writer at a time. Raises InputError where the disk refuses (full, read-only).
     """
-    temporary = None
+    temporary = path.with_name(f".{path.name}.tmp")  # after a kill, the next write takes it over
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)  # mkstemp's own is 0600
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error
-    finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
+
+
+def end_with_parent() -> None:
+    """On Linux, have the kernel end this process when the one that started it is gone.
+
+    For a stage that DVC starts: killing dvc alone would leave it running. Source: prctl(2).
+    """
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    # A stage shares dvc's process group. A parent from another one has adopted this process:
+    # dvc was gone before the line above.
+    if os.getpgid(os.getppid()) != os.getpgrp():
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -8,7 +8,7 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ from torch.optim import Adadelta, Optimizer
 from torch.optim.lr_scheduler import StepLR
 from tqdm import tqdm
 
-from mnist_pipeline import runtime
+from mnist_pipeline import resume, runtime
 from mnist_pipeline.dataset import Pairs, normalize, read_pairs
 from mnist_pipeline.mnist_files import TRAIN_IMAGES, TRAIN_LABELS
 from mnist_pipeline.model import WEIGHTS, Net, Provenance, predict, write_weights
@@ -58,32 +58,31 @@ def main() -> None:
     params, log = load("train", TrainParams), load("log", LogParams)
     device = runtime.start(load("runtime", runtime.RuntimeParams))
     pairs = read_pairs(TRAIN_IMAGES, TRAIN_LABELS)
-    training, validation = split(pairs.labels, params.validation_fraction, params.seed)
+    origin, environment = provenance(params), runtime.environment(device)
+    indices, validation = split(pairs.labels, params.validation_fraction, params.seed)
     pairs = Pairs(pairs.images.to(device), pairs.labels.to(device))
     held_out = Pairs(pairs.images[validation], pairs.labels[validation])
+    epochs = 1 if params.dry_run else params.epochs
 
-    torch.manual_seed(params.seed)
-    net = Net().to(device)
-    optimizer = Adadelta(net.parameters(), lr=params.lr)
-    scheduler = StepLR(optimizer, step_size=1, gamma=params.gamma)
+    training = start_training(params, device)
+    net, optimizer, scheduler, history = training
     autocast = start_autocast(device, params.precision)
-    history: list[dict[str, float | None]] = []
-    for number in range(1, 2 if params.dry_run else params.epochs + 1):
-        order = training[start_epoch(params.seed, number, len(training))].to(device)
-        batches = order.split(params.batch_size)[: 1 if params.dry_run else None]
-        epoch = Epoch(number, batches, log.interval)
-        row: dict[str, float | None] = {"epoch": number, "lr": float(scheduler.get_last_lr()[0])}
-        row |= train_epoch(net, optimizer, pairs, epoch, autocast)
-        row |= validate(net, held_out)
-        history.append(row)
-        scheduler.step()
+    with resume.states(work(origin, environment), keep=not params.dry_run) as states:
+        for number in range(states.load(training, epochs) + 1, epochs + 1):
+            order = indices[start_epoch(params.seed, number, len(indices))].to(device)
+            batches = order.split(params.batch_size)[: 1 if params.dry_run else None]
+            epoch = Epoch(number, batches, log.interval)
+            row: resume.Row = {"epoch": number, "lr": float(scheduler.get_last_lr()[0])}
+            row |= train_epoch(net, optimizer, pairs, epoch, autocast)
+            row |= validate(net, held_out)
+            history.append(row)
+            scheduler.step()
+            states.save(training, number)
 
-    write_weights(WEIGHTS, net, provenance(params))
-    write_atomically(
-        HISTORY, pd.DataFrame(history).to_csv(index=False, float_format="%.6g").encode()
-    )
-    record = json.dumps(runtime.environment(device), indent=2) + "\n"
-    write_atomically(ENVIRONMENT, record.encode())
+    table = pd.DataFrame(history).to_csv(index=False, float_format="%.6g")
+    write_weights(WEIGHTS, net, origin)
+    write_atomically(HISTORY, table.encode())
+    write_atomically(ENVIRONMENT, (json.dumps(environment, indent=2) + "\n").encode())
 
 
 def split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -102,6 +101,15 @@ def split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
         key = "params.yaml: train.validation_fraction"
         raise InputError(f"{key}: expected enough images on both sides, found: {error}") from error
     return torch.from_numpy(training), torch.from_numpy(validation)
+
+
+def start_training(params: TrainParams, device: torch.device) -> resume.Training:
+    """The network with its initial weights, Adadelta, and a learning rate that falls."""
+    torch.manual_seed(params.seed)
+    net = Net().to(device)
+    optimizer = Adadelta(net.parameters(), lr=params.lr)
+    scheduler = StepLR(optimizer, step_size=1, gamma=params.gamma)
+    return resume.Training(net, optimizer, scheduler, history=[])
 
 
 def start_epoch(seed: int, epoch: int, size: int) -> Tensor:
@@ -165,7 +173,7 @@ def progress_line(epoch: Epoch, number: int, loss: float) -> str:
     return f"Train Epoch: {epoch.number} [{done}/{total} ({percent:.0f}%)]\tLoss: {loss:.6f}"
 
 
-def validate(net: Net, pairs: Pairs) -> dict[str, float | None]:
+def validate(net: Net, pairs: Pairs) -> resume.Row:
     """Loss and accuracy on the images held out; none of both where none are."""
     total = len(pairs.labels)
     if total == 0:
@@ -184,6 +192,12 @@ def provenance(params: TrainParams) -> Provenance:
     files = (TRAIN_IMAGES, TRAIN_LABELS)
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     return Provenance(dry_run=params.dry_run, parameters=params.model_dump(), data=hashes)
+
+
+def work(origin: Provenance, environment: dict[str, str | int]) -> dict[str, Any]:
+    """What decides an epoch's result, besides the code: not how many epochs there are."""
+    parameters = {name: value for name, value in origin.parameters.items() if name != "epochs"}
+    return {"data": origin.data, "parameters": parameters, "environment": environment}
 
 
 if __name__ == "__main__":
