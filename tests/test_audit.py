@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import copy_of_project, git, set_params
+from conftest import copy_of_project, git, refusal, set_params
 from ruamel.yaml import YAML
 
 from mnist_pipeline import audit
@@ -64,6 +64,13 @@ def test_audit_tells_equal_from_unequal(tmp_path, digits_files):
     verdicts = {line.split()[0]: line.split()[-1] for line in lines[1:] if line.startswith("m")}
     assert verdicts["models/weights.safetensors"] == verdicts["metrics/metrics.json"] == "NO"
     assert git(tmp_path, "status", "--porcelain") == " M README.md\n"
+
+
+def test_folder_without_git_is_one_line(tmp_path, monkeypatch, capsys):
+    """An unpacked archive cannot be audited: it has no commit."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert "expected a git checkout" in refusal(audit.warn_of_changes, capsys)
 
 
 def test_failing_stage_is_one_line(tmp_path, monkeypatch, capsys):

@@ -43,7 +43,10 @@ def main() -> None:
 def warn_of_changes() -> None:
     """The audit is of a commit: say so where the checkout has more than that."""
     command = ["git", "status", "--porcelain"]
-    if subprocess.run(command, check=True, capture_output=True).stdout:
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise InputError(f".: expected a git checkout, found: {done.stderr}")
+    if done.stdout:
         print("warning: uncommitted changes are not part of the audit", file=sys.stderr)
 
 
