@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-import torch.nn.functional as F
+from benchmarks.classic import Net
 from conftest import ROOT, copy_of_project, dvc, git
 from ruamel.yaml import YAML
-from torch import nn
 
 STAGES = ["download", "train", "evaluate", "save"]  # each one needs what the one before it wrote
 FIRST_OF_SECTION = {
@@ -359,23 +358,6 @@ def test_a_change_taken_back_runs_nothing(played: Played) -> None:
 QUICK = {"data.source": "digits", "train.epochs": 2, "save.min_accuracy": 0.0}
 
 
-class Net(nn.Module):
-    """The classic program's network, written down again: it knows nothing of this project."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(1, 32, 3, 1)
-        self.conv2 = nn.Conv2d(32, 64, 3, 1)
-        self.fc1 = nn.Linear(9216, 128)
-        self.fc2 = nn.Linear(128, 10)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.relu(self.conv2(F.relu(self.conv1(x))))
-        x = torch.flatten(F.max_pool2d(x, 2), 1)
-        logits: torch.Tensor = self.fc2(F.relu(self.fc1(x)))
-        return logits
-
-
 def idx(path: Path, shape: tuple[int, ...]) -> torch.Tensor:
     """The data of an IDX file, after a header of four bytes and four for each dimension."""
     content = bytearray(gzip.decompress(path.read_bytes()))
@@ -473,10 +455,11 @@ def test_repro_leaves_nothing_lying_about(twins: list[Path]) -> None:
 
 
 def test_the_classic_program_can_use_the_model(twins: list[Path]) -> None:
-    """mnist_cnn.pt is a plain state_dict; a network of one's own scores what metrics.json says."""
+    """mnist_cnn.pt is a plain state_dict; the classic network scores what metrics.json says."""
     state = torch.load(twins[0] / "models/mnist_cnn.pt", weights_only=True)
     net = Net()
     net.load_state_dict(state)
+    net.eval()
     assert {name.split(".")[0] for name in state} == {"conv1", "conv2", "fc1", "fc2"}
     metrics = json.loads((twins[0] / "metrics/metrics.json").read_text())
     labels = idx(twins[0] / TEST_DATA[1], (metrics["total"],))

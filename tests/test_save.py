@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from benchmarks.classic import Net as ClassicNet
 from conftest import refusal, set_params
 from torch import nn
 
@@ -21,19 +22,6 @@ METRICS: dict[str, Any] = {
     "dry_run": False,
 }
 OFFICIAL = {path.name: SHA256[path.name] for path in (TRAIN_IMAGES, TRAIN_LABELS)}
-
-
-class ClassicNet(nn.Module):
-    """The layers of the classic program, as somebody who loads the model has them."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv1 = nn.Conv2d(1, 32, 3, 1)
-        self.conv2 = nn.Conv2d(32, 64, 3, 1)
-        self.dropout1 = nn.Dropout(0.25)
-        self.dropout2 = nn.Dropout(0.5)
-        self.fc1 = nn.Linear(9216, 128)
-        self.fc2 = nn.Linear(128, 10)
 
 
 @pytest.fixture
