@@ -5,6 +5,7 @@ python -m flows.retrain    # once, with the defaults, on the server that Prefect
 
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -170,4 +171,5 @@ def refused(reason: str) -> State[None]:
 
 
 if __name__ == "__main__":
-    retrain()
+    state = retrain(return_state=True)  # the log has said how it ended: no traceback for a refusal
+    sys.exit(0 if state.is_completed() else 1)

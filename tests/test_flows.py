@@ -61,23 +61,27 @@ def origin(tmp_path: Path) -> Path:
     return tmp_path / "origin.git"
 
 
-def retrain(environment: dict[str, str], **parameters: object) -> str:
-    """Run the flow as a program; the log that it wrote, with its final state."""
+def start(environment: dict[str, str], **parameters: object) -> subprocess.Popen[str]:
+    """The flow as a program of its own; its log, and at the end its final state."""
     code = (
         "from flows.retrain import retrain\n"
         f"state = retrain(**{parameters!r}, return_state=True)\n"
         "print('END', state.type.value, state.name, state.message)"
     )
-    done = subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-c", code],
         env=environment,
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        check=False,
     )
-    return done.stdout
+
+
+def retrain(environment: dict[str, str], **parameters: object) -> str:
+    """Run the flow to its end; the log."""
+    with start(environment, **parameters) as flow:
+        return flow.communicate()[0]
 
 
 def test_first_run_publishes_and_the_next_has_nothing_to_do(environment, origin):
@@ -110,16 +114,8 @@ def test_bad_parameters_are_refused_by_name(environment, origin, parameters, end
 
 def test_killed_flow_leaves_no_process_and_no_clone(environment, origin):
     """SIGKILL of the flow ends dvc and its stage; the next run sweeps the clone and goes on."""
-    parameters = {"repository": str(origin), "overrides": {"train.epochs": 50, "train.seed": 2}}
-    code = f"from flows.retrain import retrain\nretrain(**{parameters!r})"
-    with subprocess.Popen(
-        [sys.executable, "-c", code],
-        env=environment,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as flow:
+    overrides = {"train.epochs": 50, "train.seed": 2}
+    with start(environment, repository=str(origin), overrides=overrides) as flow:
         for line in flow.stdout:
             if "Train Epoch: 2" in line:
                 break

@@ -15,6 +15,8 @@ import pytest
 from conftest import copy_of_project, dvc
 from ruamel.yaml import YAML
 
+from mnist_pipeline.audit import hashes
+
 EPOCHS = 4
 INT, TERM, KILL = signal.SIGINT, signal.SIGTERM, signal.SIGKILL
 
@@ -75,12 +77,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def results(folder: Path) -> dict[str, str]:
-    """The MD5 of every output, by path."""
-    stages = YAML(typ="safe").load(folder / "dvc.lock")["stages"]
-    return {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(project: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What the project's outputs are when nobody disturbs it."""
@@ -88,7 +84,7 @@ def uninterrupted(project: Path, tmp_path_factory: pytest.TempPathFactory) -> di
     shutil.copytree(project, folder)
     done = dvc(folder, "repro")
     assert done.returncode == 0, done.stdout
-    return results(folder)
+    return hashes(folder)
 
 
 def left_over(folder: Path) -> list[psutil.Process]:
@@ -162,7 +158,7 @@ def test_one_command_recovers(tmp_path, project, uninterrupted, case):
         assert int(resumed[1] if resumed else 0) >= case.done
     else:
         assert resumed is None
-    assert results(folder) == uninterrupted
+    assert hashes(folder) == uninterrupted
 
 
 @pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
