@@ -6,7 +6,8 @@ VENV ?= .venv
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PYTHONPATH := src
 
-.PHONY: help setup run test test-slow lint audit audit-short matrix bench lock
+.PHONY: help setup run test test-slow lint audit audit-short matrix \
+  bench bench-retraining schedule lock
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,8 +28,8 @@ run: setup  ## train and test the network: dvc repro, on MNIST where it can be h
 test: setup  ## run the tests
 	@OMP_WAIT_POLICY=passive python -m pytest --numprocesses 2 --dist worksteal
 
-test-slow: setup  ## send signals to every stage and to dvc (15 minutes)
-	@python -m pytest -m '' tests/test_recovery.py
+test-slow: setup  ## kill stages, flows, workers and servers, and see them recover (45 minutes)
+	@python -m pytest -m '' tests/test_recovery.py tests/test_schedule.py
 
 lint: setup  ## check style (ruff) and types (mypy)
 	@ruff check . && ruff format --check . && mypy
@@ -44,6 +45,12 @@ matrix: setup  ## fill the table of docs/reproducibility.md (20 minutes)
 
 bench: setup  ## measure speed and memory beside the classic program (25 minutes)
 	@dvc repro --quiet download && python benchmarks/bench.py
+
+bench-retraining: setup  ## measure what the schedule costs, and how soon a killed run is over
+	@OMP_WAIT_POLICY=passive python benchmarks/retraining.py
+
+schedule: setup  ## retrain every night on this machine: server, worker, dashboard, until Ctrl-C
+	@exec python -m flows.schedule
 
 lock: setup  ## write requirements.lock anew from pyproject.toml, for Linux and macOS
 	@uv pip compile --quiet --upgrade --universal --no-header --python-version 3.11 \

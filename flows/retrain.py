@@ -34,13 +34,17 @@ PROGRESS = re.compile(r"Train Epoch: (\d+) ")
 MOVES = 3  # how often the branch may move on while a run is under way
 
 Where = Literal["none", "branch", "main"]
+Key = Annotated[str, Field(pattern=r"^[a-z]+\.[a-z_]+$")]  # train.lr
+Overrides = Annotated[  # pydantic's schema has the keys' pattern, but would let others through
+    dict[Key, bool | int | float | str], Field(json_schema_extra={"additionalProperties": False})
+]
 
 
 @flow(name="retrain")
 def retrain(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
     repository: str = "",
     branch: str = "main",
-    overrides: dict[str, Any] | None = None,
+    overrides: Overrides | None = None,
     force: bool = False,
     publish: Where = "branch",
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05,
@@ -61,7 +65,7 @@ def retrain(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
         try:
             with clone(repository, branch) as folder:
                 set_params(folder, overrides or {})
-                done: State[Any] = run_stages(folder, force)
+                done: State[Any] = run_stages(folder, flags(folder, force))
                 if done.is_completed() and publish != "none":
                     done = publish_result(folder, branch, publish, alpha, return_state=True)
         except RefusedError as error:
@@ -73,12 +77,19 @@ def retrain(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
     return refused(f"{branch} moved on {MOVES} times while this run was under way")
 
 
-def run_stages(folder: Path, force: bool) -> State[Any]:
+def flags(folder: Path, force: bool) -> list[str]:
+    """How dvc repro is to go about it: with what a DVC remote has, where there is one."""
+    command = ["dvc", "config", "core.remote"]
+    remote = subprocess.run(command, cwd=folder, capture_output=True, check=False).stdout
+    return ["--force"] * force + ["--pull"] * bool(remote)
+
+
+def run_stages(folder: Path, flags: list[str]) -> State[Any]:
     """The four stages in order, up to one that fails; a table of them and of the metrics."""
     rows = []
     for step in (download, train, evaluate, save):
         begin = time.monotonic()
-        state: State[Any] = step(folder, force, return_state=True)
+        state: State[Any] = step(folder, flags, return_state=True)
         seconds = round(time.monotonic() - begin, 1)
         rows.append({"stage": step.name, "state": state.name, "seconds": seconds})
         if not state.is_completed():
@@ -91,28 +102,28 @@ def run_stages(folder: Path, force: bool) -> State[Any]:
 
 
 @task(cache_policy=NO_CACHE, retries=4, retry_delay_seconds=[5, 20, 60, 180])
-def download(folder: Path, force: bool) -> State[None]:
+def download(folder: Path, flags: list[str]) -> State[None]:
     """The data; a mirror may be down for a while."""
-    return stage("download", folder, force)
+    return stage("download", folder, flags)
 
 
 @task(cache_policy=NO_CACHE, retries=1)
-def train(folder: Path, force: bool) -> State[None]:
+def train(folder: Path, flags: list[str]) -> State[None]:
     """The weights; a second attempt goes on after the last finished epoch."""
     epochs = YAML(typ="safe").load(folder / "params.yaml")["train"]["epochs"]
-    return stage("train", folder, force, show_progress(epochs))
+    return stage("train", folder, flags, show_progress(epochs))
 
 
 @task(cache_policy=NO_CACHE)
-def evaluate(folder: Path, force: bool) -> State[None]:
+def evaluate(folder: Path, flags: list[str]) -> State[None]:
     """The metrics."""
-    return stage("evaluate", folder, force)
+    return stage("evaluate", folder, flags)
 
 
 @task(cache_policy=NO_CACHE)
-def save(folder: Path, force: bool) -> State[None]:
+def save(folder: Path, flags: list[str]) -> State[None]:
     """The model for others."""
-    return stage("save", folder, force)
+    return stage("save", folder, flags)
 
 
 @task(cache_policy=NO_CACHE, name="publish")
@@ -128,7 +139,7 @@ def publish_result(folder: Path, branch: str, where: Where, alpha: float) -> Sta
 
 
 def stage(
-    name: str, folder: Path, force: bool, watch: Callable[[str], None] = lambda _: None
+    name: str, folder: Path, flags: list[str], watch: Callable[[str], None] = lambda _: None
 ) -> State[None]:
     """Run a DVC stage, its output in the task's log."""
     logger = get_run_logger()
@@ -137,22 +148,26 @@ def stage(
         logger.info(line)
         watch(line)
 
-    worked = run_stage(name, folder, force, say)
+    worked = run_stage(name, folder, flags, say)
     return Completed() if worked else Completed(name="Cached", message="DVC had nothing to do")
 
 
 def show_progress(epochs: int) -> Callable[[str], None]:
-    """An artifact of the epochs done, in percent, updated by training's own lines."""
-    artifact = cast(UUID, create_progress_artifact(0.0, key="retrain-epochs"))
+    """An artifact of the epochs done, in percent, kept up to date by training's own lines."""
+    artifact: UUID | None = None
     shown = 0
 
     def watch(line: str) -> None:
-        nonlocal shown
+        nonlocal artifact, shown
         found = PROGRESS.match(line)
         if found and int(found[1]) > shown:
             shown = int(found[1])
-            update_progress_artifact(artifact, 100.0 * (shown - 1) / epochs)
-        elif line.startswith("Updating lock file"):
+            done = 100.0 * (shown - 1) / epochs
+            if artifact is None:
+                artifact = cast(UUID, create_progress_artifact(done, key="retrain-epochs"))
+            else:
+                update_progress_artifact(artifact, done)
+        elif artifact and line.startswith("Updating lock file"):
             update_progress_artifact(artifact, 100.0)
 
     return watch
@@ -162,7 +177,7 @@ def metrics_diff(folder: Path) -> str:
     """dvc metrics diff against the branch's tip, as Markdown."""
     command = ["dvc", "metrics", "diff", "--md", "--targets", "metrics/metrics.json"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    return done.stdout or "No difference."
+    return done.stdout if "metrics.json" in done.stdout else "No difference."
 
 
 def refused(reason: str) -> State[None]:

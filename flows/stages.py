@@ -8,20 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 LEASH = Path(__file__).with_name("leash.py")
-NOTHING_TO_DO = ("didn't change, skipping", "is cached - skipping run")
 
 
 class StageError(Exception):
     """A stage that ended with another status than 0."""
 
 
-def run_stage(stage: str, folder: Path, force: bool, say: Callable[[str], None]) -> bool:
+def run_stage(stage: str, folder: Path, flags: list[str], say: Callable[[str], None]) -> bool:
     """Run a DVC stage in a process group of its own; whether there was anything to do.
 
     Raises StageError with its last line. If this process is cancelled, the group ends first.
     """
-    command = ["dvc", "repro", "--single-item", *(["--force"] if force else []), stage]
-    worked, last = True, ""
+    command = ["dvc", "repro", "--single-item", *flags, stage]
+    worked, last = False, ""
     with subprocess.Popen(
         [sys.executable, str(LEASH), str(os.getpid()), *command],
         cwd=folder,
@@ -34,7 +33,7 @@ def run_stage(stage: str, folder: Path, force: bool, say: Callable[[str], None])
         try:
             for line in process.stdout or ():
                 last = line.strip() or last
-                worked = worked and not any(words in line for words in NOTHING_TO_DO)
+                worked = worked or line.startswith(f"Running stage '{stage}'")
                 say(line.rstrip())
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)

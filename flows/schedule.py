@@ -1,0 +1,133 @@
+"""make schedule: Prefect's server, the deployments and a worker on this machine, until Ctrl-C.
+
+python -m flows.schedule
+
+The server listens on 127.0.0.1 alone; its database (SQLite) lies in Prefect's own folder.
+PREFECT_SERVER_API_PORT names another port than 4200, PREFECT_HOME another folder.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+import httpx
+import psutil
+
+from flows.clones import ROOT
+from flows.stages import LEASH
+from mnist_pipeline.stage import InputError, run
+
+HOST, POOL = "127.0.0.1", "retrain"
+START, STOP = 120, 15  # seconds that the server may take to start, and a child to end
+
+
+def main() -> None:
+    port = choose_port()
+    os.environ |= settings(port)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGTERM is a service manager's Ctrl-C
+        signal.signal(number, interrupt)
+    print(f"Starting Prefect's server on {HOST}:{port}, the deployments and a worker")
+    try:
+        with child("server", "start", "--host", HOST, "--port", str(port)) as server:
+            wait_for_health(server)
+            install()
+            with child("worker", "start", "--pool", POOL) as worker:
+                print(f"Dashboard: http://{HOST}:{port}\nCtrl-C stops everything.")
+                while server.poll() is None and worker.poll() is None:
+                    time.sleep(1)
+        raise InputError("expected server and worker to run until Ctrl-C, found that one ended")
+    except KeyboardInterrupt:
+        print("Stopped.")
+
+
+def choose_port() -> int:
+    """The server's port; InputError where it is not one, or taken."""
+    name, default = "PREFECT_SERVER_API_PORT", "4200"
+    value = os.environ.get(name, default)
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+        try:
+            trial.bind((HOST, int(value)))
+        except (OSError, OverflowError, ValueError) as error:
+            raise InputError(f"{name}: expected a free port, found {value!r}: {error}") from error
+    return int(value)
+
+
+def settings(port: int) -> dict[str, str]:
+    """What server, deployments and worker must agree on, as variables."""
+    return {
+        "PREFECT_API_URL": f"http://{HOST}:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # On disk: a server that forgets who holds a slot crashes the running training.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
+            "prefect.server.concurrency.lease_storage.filesystem"
+        ),
+        "MNIST_PIPELINE": str(ROOT),  # for prefect.yaml
+        # A run starts python, dvc and git by name.
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+    }
+
+
+@contextmanager
+def child(*words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A prefect command out of Ctrl-C's reach: ended in its turn, and when this process is gone."""
+    command = [sys.executable, str(LEASH), str(os.getpid()), "prefect", *words]
+    with subprocess.Popen(command, cwd=ROOT, start_new_session=True) as process:
+        try:
+            yield process
+        finally:
+            end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process, its descendants first: a worker would wait for its run to finish."""
+    if process.poll() is None:
+        parent = psutil.Process(process.pid)
+        for family in (parent.children(recursive=True), [parent]):
+            for one in family:
+                with suppress(psutil.NoSuchProcess):
+                    one.terminate()
+            for one in psutil.wait_procs(family, timeout=STOP)[1]:
+                with suppress(psutil.NoSuchProcess):
+                    one.kill()
+
+
+def wait_for_health(server: subprocess.Popen[bytes]) -> None:
+    """Return when the server answers; InputError where it does not come up."""
+    deadline = time.monotonic() + START
+    while server.poll() is None and time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{os.environ['PREFECT_API_URL']}/health").is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.5)
+    raise InputError("prefect server start: expected it to answer; see its messages above")
+
+
+def install() -> None:
+    """The pool, the deployments and the automations, as the files of this checkout say."""
+    for command in (
+        ["prefect", "work-pool", "create", POOL, "--type", "process"],
+        ["prefect", "--no-prompt", "deploy", "--all"],
+        [sys.executable, "-m", "flows.automations"],
+    ):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        output = done.stdout + done.stderr
+        if done.returncode != 0 and "already exists" not in output:
+            raise InputError(f"{' '.join(command)}: expected status 0, found: {output}")
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Leave main's loop, whatever handler this process was started with."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    run(main)
