@@ -1,17 +1,13 @@
 """May this result be published? Whatever is missing or odd is a reason not to."""
 
-import io
-import json
 import subprocess
 from pathlib import Path
 
-import pandas as pd
 from ruamel.yaml import YAML
 
-from mnist_pipeline.compare import Comparison, Metrics, Result, compare
-
-METRICS, ERRORS, LOCK = "metrics/metrics.json", "metrics/errors.csv", "dvc.lock"
-TEST_SET = ("data/MNIST/raw/t10k-images-idx3-ubyte.gz", "data/MNIST/raw/t10k-labels-idx1-ubyte.gz")
+from mnist_pipeline.compare import Comparison, compare
+from mnist_pipeline.results import ERRORS, LOCK, METRICS, Result, parse, read
+from mnist_pipeline.stage import InputError
 
 
 class RefusedError(Exception):
@@ -45,9 +41,9 @@ def counts(found: Comparison) -> str:
 def sound(folder: Path) -> Result:
     """The result in a folder; Refused where it is not one to publish."""
     try:
-        result = parse(*((folder / name).read_text() for name in (METRICS, ERRORS, LOCK)))
+        result = parse(*(read(folder, name) for name in (METRICS, ERRORS, LOCK)))
         floor = YAML(typ="safe").load(folder / "params.yaml")["save"]["min_accuracy"]
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, InputError) as error:
         raise RefusedError(f"no whole result: {error}") from error
     if result.metrics.dry_run:
         raise RefusedError("a dry run")
@@ -62,22 +58,10 @@ def published(folder: Path) -> Result:
     """The result committed at the tip; Refused where it should be there and is not."""
     try:
         return parse(*(committed(folder, name) or "" for name in (METRICS, ERRORS, LOCK)))
-    except (KeyError, ValueError) as error:
+    except (ValueError, InputError) as error:
         raise RefusedError(
             f"the published result should be there, and is not whole: {error}"
         ) from error
-
-
-def parse(metrics: str, errors: str, lock: str) -> Result:
-    """A result from the text of its files; ValueError or KeyError where they are not sound."""
-    numbers = Metrics.model_validate(json.loads(metrics))
-    table = pd.read_csv(io.StringIO(errors))
-    wrong = numbers.total - numbers.correct
-    if len(table) != wrong:
-        raise ValueError(f"{ERRORS}: expected {wrong} rows, found {len(table)}")
-    stages = YAML(typ="safe").load(lock)["stages"]
-    hashes = {dep["path"]: dep["md5"] for dep in stages["evaluate"]["deps"]}
-    return Result(numbers, table, tuple(hashes[path] for path in TEST_SET))
 
 
 def committed(folder: Path, name: str) -> str | None:

@@ -83,14 +83,21 @@ def test_significantly_worse_is_refused_at_alpha(clone):
         ({"loss": None}, "loss"),
         ({"dry_run": True}, "a dry run"),
         ({"dry_run": None}, "dry_run"),
-        ({"accuracy": 0.5}, "accuracy 0.5 is below save.min_accuracy = 0.95"),
+        ({"accuracy": 0.981}, "expected 1 - 20/1000 = 0.980000, found 0.981"),
         ({"correct": 900}, "expected 100 rows"),
     ],
 )
 def test_unsound_result_is_refused(clone, metrics, reason):
-    """Not finite, not there, a dry run, too low, or not what errors.csv says."""
+    """Not finite, not there, a dry run, or not what errors.csv says."""
     write(clone, errors=range(20), **metrics)
     with pytest.raises(RefusedError, match=reason):
+        check(clone, "branch", 0.05)
+
+
+def test_low_accuracy_is_refused(clone):
+    """Below save.min_accuracy, whatever was published."""
+    write(clone, errors=range(100))
+    with pytest.raises(RefusedError, match=r"accuracy 0.9 is below save.min_accuracy = 0.95"):
         check(clone, "branch", 0.05)
 
 

@@ -40,30 +40,36 @@ def main() -> None:
     sys.exit(1)
 
 
-def warn_of_changes() -> None:
-    """The audit is of a commit: say so where the checkout has more than that."""
+def warn_of_changes(work: str = "the audit") -> None:
+    """The work is on a commit: say so where the checkout has more than that."""
     command = ["git", "status", "--porcelain"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode != 0:
         raise InputError(f".: expected a git checkout, found: {done.stderr}")
     if done.stdout:
-        print("warning: uncommitted changes are not part of the audit", file=sys.stderr)
+        print(f"warning: uncommitted changes are not part of {work}", file=sys.stderr)
 
 
-def clone(folder: Path) -> Path:
-    """This repository's commit in a new folder, with an empty DVC cache of its own."""
+def clone(folder: Path, cache: Path | None = None) -> Path:
+    """This repository's commit in a new folder, with a DVC cache, or an empty one of its own."""
     subprocess.run(["git", "clone", "--quiet", ".", str(folder)], check=True)
-    command = ["dvc", "config", "--quiet", "--local", "cache.dir", str(folder / ".dvc/cache")]
+    where = str(cache or folder / ".dvc/cache")
+    command = ["dvc", "config", "--quiet", "--local", "cache.dir", where]
     subprocess.run(command, cwd=folder, check=True)
     return folder
 
 
-def reproduce(folder: Path, changes: tuple[str, ...] = ()) -> None:
-    """Run all stages of a clone, with some parameters changed; InputError where one fails."""
+def reproduce(
+    folder: Path, changes: tuple[str, ...] = (), words: tuple[str, ...] = ("--force",)
+) -> None:
+    """Run a clone's stages: dvc repro, or with parameters changed dvc exp run; and more words.
+
+    Raises InputError where a stage fails.
+    """
     environment = dict(os.environ)
     if Path(mirror := environment.get("MNIST_MIRROR", "missing")).is_dir():
         environment["MNIST_MIRROR"] = str(Path(mirror).resolve())
-    command = ["dvc", *(["exp", "run"] if changes else ["repro"]), "--force"]
+    command = ["dvc", *(["exp", "run"] if changes else ["repro"]), *words]
     for change in changes:
         command += ["--set-param", change]
     status = subprocess.run(command, cwd=folder, env=environment, check=False).returncode
