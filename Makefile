@@ -2,11 +2,13 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+SEEDS ?= 5
+BASE ?= origin/main
 # DVC starts each stage with the first python on PATH.
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PYTHONPATH := src
 
-.PHONY: help setup run test test-slow lint audit audit-short matrix \
+.PHONY: help setup run test test-slow lint audit audit-short report noise matrix \
   bench bench-retraining schedule lock
 
 help:  ## list these targets
@@ -31,14 +33,22 @@ test: setup  ## run the tests
 test-slow: setup  ## kill stages, flows, workers and servers, and see them recover (45 minutes)
 	@python -m pytest -m '' tests/test_recovery.py tests/test_schedule.py
 
-lint: setup  ## check style (ruff) and types (mypy)
+lint: setup  ## check style (ruff), types (mypy) and GitHub's workflows (zizmor, their schema)
 	@ruff check . && ruff format --check . && mypy
+	@zizmor --offline --pedantic --quiet .github
+	@check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 audit: setup  ## reproduce the committed dvc.lock from nothing, compare every output
 	@python -m mnist_pipeline.audit
 
 audit-short: setup  ## the same with two short runs on the digits (2 minutes)
 	@python -m mnist_pipeline.audit --short
+
+report: setup  ## say whether the metrics changed for real since BASE=origin/main
+	@python -m mnist_pipeline.report --base $(BASE) --pictures build/report
+
+noise: setup  ## train with SEEDS=5 seeds: how far do results differ? (75 minutes)
+	@python -m mnist_pipeline.noise --seeds $(SEEDS)
 
 matrix: setup  ## fill the table of docs/reproducibility.md (20 minutes)
 	@python benchmarks/matrix.py
