@@ -523,6 +523,88 @@ def test_a_wrong_parameter_is_one_line(sequel: Sequel) -> None:
     assert "Running stage 'evaluate'" not in result.stdout
 
 
+# Experiments, as README shows them
+
+
+class Experiments(NamedTuple):
+    """A copy of the first twin, its results committed; what dvc said of two experiments there."""
+
+    repo: Path
+    temporary: subprocess.CompletedProcess[str]  # half: train.lr=0.5, with --temp
+    status: str  # of git, after it
+    here: subprocess.CompletedProcess[str]  # again: the same, in the workspace
+
+
+@pytest.fixture(scope="module")
+def experiments(twins: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Experiments:
+    """Two experiments with the same change, one after the other."""
+    repo = shutil.copytree(twins[0], tmp_path_factory.mktemp("experiments") / "repo")
+    git(repo, "add", "--all")
+    git(repo, "commit", "--quiet", "--message=results")
+    change = ["--set-param", "train.lr=0.5"]
+    temporary = dvc(repo, "exp", "run", "--temp", "--name", "half", *change)
+    status = git(repo, "status", "--porcelain")
+    here = dvc(repo, "exp", "run", "--name", "again", *change)
+    return Experiments(repo, temporary, status, here)
+
+
+def test_a_temporary_experiment_leaves_the_checkout(experiments: Experiments) -> None:
+    """dvc exp run --temp trains elsewhere."""
+    assert experiments.temporary.returncode == 0, experiments.temporary.stdout
+    assert "Running stage 'train'" in experiments.temporary.stdout
+    assert experiments.status == ""
+
+
+def test_an_experiment_changes_the_workspace(experiments: Experiments) -> None:
+    """Without --temp its parameters and results are here; what was tried is not trained again."""
+    assert experiments.here.returncode == 0, experiments.here.stdout
+    assert "Running stage" not in experiments.here.stdout
+    changed = {line[3:] for line in git(experiments.repo, "status", "--porcelain").splitlines()}
+    assert {"params.yaml", "dvc.lock", "metrics/metrics.json"} <= changed
+    assert "up to date" in dvc(experiments.repo, "status").stdout
+
+
+def test_experiments_are_shown_and_compared(experiments: Experiments, tmp_path: Path) -> None:
+    """dvc exp show, exp diff and plots diff know both, with what they changed."""
+    shown = json.loads(dvc(experiments.repo, "exp", "show", "--json").stdout)
+    (baseline,) = [each for each in shown if each["rev"] != "workspace"]
+    found = {run["revs"][0]["name"]: run["revs"][0]["data"] for run in baseline["experiments"]}
+    accuracies = {
+        data["metrics"]["metrics/metrics.json"]["data"]["accuracy"] for data in found.values()
+    }
+    rates = [data["params"]["params.yaml"]["data"]["train"]["lr"] for data in found.values()]
+    assert found.keys() == {"half", "again"}
+    assert rates == [0.5, 0.5]
+    assert len(accuracies) == 1
+
+    result = dvc(experiments.repo, "exp", "diff", "--json", "main", "half")
+    assert result.returncode == 0, result.stdout
+    difference = json.loads(result.stdout)
+    assert difference["params"]["params.yaml"]["train.lr"]["new"] == 0.5
+    assert {difference["metrics"]["metrics/metrics.json"]["accuracy"]["new"]} == accuracies
+
+    result = dvc(experiments.repo, "plots", "diff", "--out", str(tmp_path), "main", "half")
+    assert result.returncode == 0, result.stdout
+    pictures = {path.name for path in (tmp_path / "static").iterdir()}
+    assert pictures == {f"{rev}_metrics_misclassified.png" for rev in ("main", "half")}
+    page = (tmp_path / "index.html").read_text()
+    assert all(f'"rev": "{rev}"' in page for rev in ("main", "half"))
+
+
+def test_an_experiment_is_applied_and_removed(experiments: Experiments) -> None:
+    """dvc exp apply brings parameters, results and model; git and dvc checkout take them back."""
+    for command in (["git", "checkout", "--quiet", "."], ["dvc", "checkout", "--quiet"]):
+        subprocess.run(command, cwd=experiments.repo, check=True)
+    weights = experiments.repo / "models/weights.safetensors"
+    before = weights.read_bytes()
+    assert dvc(experiments.repo, "exp", "apply", "half").returncode == 0
+    assert YAML().load(experiments.repo / "params.yaml")["train"]["lr"] == 0.5
+    assert weights.read_bytes() != before
+    assert "up to date" in dvc(experiments.repo, "status").stdout
+    assert dvc(experiments.repo, "exp", "remove", "half", "again").returncode == 0
+    assert "half" not in dvc(experiments.repo, "exp", "list").stdout
+
+
 # A checkout's own code, though another checkout is the one installed
 
 
