@@ -239,7 +239,7 @@ def test_killed_stage_is_tried_again(service):
     wait_for_line(service, run, "Train Epoch: 5 ")
     stage(service.family_of(run), None)
     assert service.wait(run, seconds=400)["type"] == "COMPLETED"
-    wait_for_line(service, run, "resum")
+    wait_for_line(service, run, "Resumed after epoch")
 
 
 def test_killed_worker_leaves_its_run_at_work(service):
