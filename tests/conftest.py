@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -48,6 +49,14 @@ def _only_this_machine() -> Iterator[None]:
         patch.setenv("MNIST_MIRROR", str(Path(mirror).resolve()))  # tests change folders
     yield
     patch.undo()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> Iterator[None]:
+    """Children obey SIGINT, also where a shell runs these tests in its background, ignoring it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def git(repo: Path, *words: str) -> str:

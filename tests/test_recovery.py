@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,14 +53,6 @@ CASES = [
     Case(KILL, "stage", "evaluate", start("evaluate"), done=EPOCHS),
 ]
 QUICK = 2  # the first ones, in every run of the tests
-
-
-@pytest.fixture(autouse=True)
-def _interruptible() -> Iterator[None]:
-    """Children obey SIGINT, also where a shell runs these tests in its background, ignoring it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")
