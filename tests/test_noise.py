@@ -45,6 +45,7 @@ def repo(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(repo)
         set_params(data={"source": "digits"}, train={"epochs": 1, "seed": 2})
+    (repo / PATH).unlink(missing_ok=True)  # MNIST's
     git(repo, "commit", "--quiet", "--all", "--message=digits")
     with start(repo) as process:
         for line in process.stdout:

@@ -64,7 +64,11 @@ def refusal(reason: str, detail: str) -> dict[str, Any]:
 
 
 def spread(both: tuple[Path, Path], notes: list[str]) -> Spread | None:
-    """The seed-to-seed spread, where it was measured for either side's configuration."""
+    """The seed-to-seed spread, where it was measured for either side's configuration.
+
+    The base's figures count before the head's; a file that cannot be read becomes a note.
+    """
+    found: Spread | None = None
     for folder in both:
         if not (folder / NOISE).exists():
             continue
@@ -75,15 +79,15 @@ def spread(both: tuple[Path, Path], notes: list[str]) -> Spread | None:
         except (InputError, ValueError) as error:
             notes.append(f"{NOISE}: {error}".replace("\n", " "))
             continue
-        if fits:
-            return Spread(
+        if fits and found is None:
+            found = Spread(
                 runs=len(noise.runs),
                 standard_deviation=noise.standard_deviation,
                 reach=reach(noise.standard_deviation, len(noise.runs), ALPHA),
                 pairs=len(noise.pairs),
                 false_alarms=noise.false_alarms,
             )
-    return None
+    return found
 
 
 def clip(text: str) -> str:
