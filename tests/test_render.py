@@ -7,17 +7,8 @@ import pytest
 from markdown_it import MarkdownIt
 from pydantic import ValidationError
 
-from mnist_pipeline.render import (
-    Change,
-    Evidence,
-    Flip,
-    Report,
-    Side,
-    Spread,
-    Stage,
-    code,
-    markdown,
-)
+from mnist_pipeline.render import code, markdown
+from mnist_pipeline.schema import Change, Evidence, Flip, Report, Side, Spread, Stage
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 EVIL = [

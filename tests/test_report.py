@@ -14,9 +14,10 @@ from ruamel.yaml import YAML
 
 from mnist_pipeline import report, stage, stages
 from mnist_pipeline.noise_file import configuration
-from mnist_pipeline.render import Report, markdown
+from mnist_pipeline.render import markdown
 from mnist_pipeline.report import build
 from mnist_pipeline.results import ERRORS, LOCK, METRICS
+from mnist_pipeline.schema import Report
 from mnist_pipeline.stage import InputError
 
 HEAD, *ROWS = (ROOT / ERRORS).read_text().splitlines()

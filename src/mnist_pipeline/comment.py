@@ -18,7 +18,8 @@ from typing import Any
 import requests
 from pydantic import ValidationError
 
-from mnist_pipeline.render import Report, markdown
+from mnist_pipeline.render import markdown
+from mnist_pipeline.schema import Report
 from mnist_pipeline.stage import InputError, run
 
 LIMIT = 1_000_000  # bytes of the file

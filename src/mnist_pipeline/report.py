@@ -12,9 +12,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from mnist_pipeline import stages
-from mnist_pipeline.render import Change, Report, Side, Stage, markdown
+from mnist_pipeline.render import markdown
 from mnist_pipeline.results import METRICS, PARAMS, Result, flatten, load_json, load_yaml, read
 from mnist_pipeline.revisions import baseline, differing, resolve, write_files
+from mnist_pipeline.schema import Change, Report, Side, Stage
 from mnist_pipeline.stage import InputError, run
 from mnist_pipeline.verdict import clip, judge, sound, spread
 

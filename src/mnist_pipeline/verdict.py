@@ -6,8 +6,8 @@ from typing import Any
 from mnist_pipeline.compare import ALPHA, compare, interval, least, reach
 from mnist_pipeline.noise_file import PATH as NOISE
 from mnist_pipeline.noise_file import Noise, configuration
-from mnist_pipeline.render import Evidence, Flip, Spread
 from mnist_pipeline.results import LOCK, PARAMS, Result, read, result
+from mnist_pipeline.schema import Evidence, Flip, Spread
 from mnist_pipeline.stage import InputError
 
 MOST = 1000  # images in the data, fixed and broken each
