@@ -119,6 +119,23 @@ def test_only_its_file_is_new(repo, log):
     assert "noise" not in json.dumps(status)
 
 
+def test_lock_of_another_machine_repeats_nothing(repo, log):
+    """dvc.lock may name weights that only its author's cache has: this machine's runs count."""
+    dvc(repo, "repro", "evaluate")
+    text = (repo / "dvc.lock").read_text()
+    (weights,) = {
+        out["md5"]
+        for out in YAML(typ="safe").load(text)["stages"]["train"]["outs"]
+        if out["path"] == "models/weights.safetensors"
+    }
+    (repo / "dvc.lock").write_text(text.replace(weights, weights[::-1]))
+    git(repo, "commit", "--quiet", "--all", "--message=another machine's")
+    with start(repo) as process:
+        log = process.communicate()[0]
+    assert process.returncode == 0, log
+    assert "Running stage" not in log
+
+
 def test_dry_runs_are_refused(tmp_path, monkeypatch, capsys):
     """Results of one batch say nothing of seeds: one line, before anything is trained."""
     copy_of_project(tmp_path)
