@@ -164,6 +164,17 @@ def test_number_of_seeds_is_bounded(monkeypatch, capsys, number):
 # The file
 
 
+def test_committed_one_is_of_this_configuration_and_documented():
+    """metrics/noise.json belongs to main's code and parameters; docs/review.md has its figures."""
+    found = Noise.model_validate_json((ROOT / PATH).read_text())
+    assert found.configuration == configuration(PARAMS, LOCK)
+    text = " ".join((ROOT / "docs/review.md").read_text().split())
+    *first, last = (f"{run.accuracy:.2%}".removesuffix("%") for run in found.runs)
+    assert f"{', '.join(first)} and {last} %" in text
+    assert f"standard deviation {100 * found.standard_deviation:.3f} points" in text
+    assert f"was {found.false_alarms} of {len(found.pairs)}" in text
+
+
 def valid() -> dict:
     """A file of two seeds that agrees with itself."""
     runs = [

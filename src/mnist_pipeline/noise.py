@@ -37,7 +37,7 @@ def main() -> None:
         texts = [(folder / path).read_text() for path in ("params.yaml", "dvc.lock")]
     noise = measure(results, configuration(*texts))
     write_atomically(PATH, (noise.model_dump_json(indent=2) + "\n").encode())
-    print(f"{PATH}: accuracy differs by {noise.standard_deviation:.2%} (standard deviation)")
+    print(f"{PATH}: standard deviation {100 * noise.standard_deviation:.3f} points of accuracy")
     print(f"{noise.false_alarms} of {len(noise.pairs)} pairs of seeds have p < {ALPHA}")
 
 
