@@ -78,3 +78,11 @@ def test_odd_history_is_refused(tmp_path, old, new):
     (tmp_path / HISTORY).write_text(text.replace(old, new, 1))
     with pytest.raises(InputError, match=HISTORY):
         read_history(tmp_path)
+
+
+def test_endless_field_of_history_is_refused(tmp_path):
+    """Larger than Python's csv takes: one line that names the file."""
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / HISTORY).write_text("epoch\n" + "1" * 140_000)
+    with pytest.raises(InputError, match=f"{HISTORY}: expected comma-separated values"):
+        read_history(tmp_path)

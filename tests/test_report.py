@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -207,6 +209,59 @@ def test_odd_stages_are_refused(tmp_path, text):
         stages.load(tmp_path)
     (tmp_path / "dvc.yaml").write_text("stages: {a: {cmd: x, deps: [{}, {b: {desc: c}}]}}")
     assert stages.load(tmp_path)["a"].deps == ("", "b")
+
+
+HIDDEN = {  # a part of dvc.yaml, and what stands there instead
+    "frozen": ("    params: [runtime, train]", "    frozen: true\n    params: [runtime, train]"),
+    "elsewhere": ("src/mnist_pipeline/model.py", "http://127.0.0.1:9/model.py"),
+    "absolute": ("src/mnist_pipeline/model.py", "/dev/zero"),
+    "above": ("src/mnist_pipeline/model.py", "src/../../model.py"),
+    "parameters": ("    params: [save]", "    params: [{other.yaml: [save]}]"),
+    "vars": ("stages:", "vars: [other.yaml]\nstages:"),
+    "many": ("stages:", "stages:" + "".join(f"\n  s{number}: {{cmd: x}}" for number in range(100))),
+}
+
+
+@pytest.mark.parametrize("kind", HIDDEN)
+def test_what_hides_a_change_is_not_followed(repo, monkeypatch, capsys, kind):
+    """What dvc would fetch, read elsewhere or ignore: not started, a warning, exit status 2."""
+    path = repo / "dvc.yaml"
+    old, new = HIDDEN[kind]
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    found = printed(monkeypatch, capsys, 2, "--base", "origin/main")
+    assert found.head.stale is None
+    assert any(note.startswith("head: dvc.yaml: ") for note in found.notes)
+    with pytest.raises(InputError, match=r"^dvc.yaml: "):
+        stages.status(repo)
+
+
+DROPPED = {  # of the stage train in dvc.yaml, and what the warning names
+    "      - src/mnist_pipeline/model.py\n": "src/mnist_pipeline/model.py",
+    "    params: [runtime, train]\n": "params.yaml: runtime",
+    "metrics/environment.json:\n": "metrics/environment.json",
+}
+
+
+@pytest.mark.parametrize("text", DROPPED)
+def test_dropped_inputs_and_outputs_are_stale(repo, text):
+    """dvc looks no more at what its lock's run read or wrote; the stage counts as changed."""
+    path = repo / "dvc.yaml"
+    start, found, end = path.read_text().partition("  train:\n")
+    assert text in end
+    instead = "metrics/other.json:\n" if text.startswith("metrics") else ""
+    path.write_text(start + found + end.replace(text, instead, 1))
+    changed = build("origin/main", None)
+    assert f"train: {DROPPED[text]}: in dvc.lock, not in dvc.yaml" in changed.head.stale
+    assert "train" in [each.name for each in changed.stages]
+
+
+def test_dropped_stage_is_stale(repo):
+    """Its results stay in git, and nothing makes them any more."""
+    path = repo / "dvc.yaml"
+    text = path.read_text()
+    path.write_text(text[: text.index("  evaluate:\n")] + text[text.index("  save:\n") :])
+    assert "evaluate: not in dvc.yaml" in build("origin/main", None).head.stale
 
 
 def test_half_a_run_is_stale(repo):
@@ -416,6 +471,132 @@ def test_no_history_in_common_is_refused(repo):
     commit(repo)
     with pytest.raises(InputError, match=r"origin/main: expected a commit in common with \w{7}"):
         build("origin/main", None)
+
+
+def test_shallow_clone_takes_no_older_base(repo, tmp_path, monkeypatch, capsys):
+    """Where the true merge base may have been cut off, another one's verdict would be wrong."""
+    git(repo, "branch", "side")
+    plant(repo, broken=40)
+    commit(repo)
+    git(repo, "branch", "change")
+    for branch in ("side", "change", "main"):
+        git(repo, "checkout", "--quiet", branch)
+        for _ in range(5 if branch == "main" else 1):
+            git(repo, "commit", "--quiet", "--allow-empty", f"--message={branch}")
+    git(repo, "merge", "--quiet", "--no-edit", "side")
+    words = ("clone", "--quiet", "--depth=3", "--no-single-branch", f"file://{repo}", "shallow")
+    git(tmp_path, *words)
+    shallow = tmp_path / "shallow"
+    assert git(shallow, "merge-base", "origin/main", "origin/change")  # there is an older one
+    monkeypatch.chdir(shallow)
+    words = ("--base", "origin/main", "--head", "origin/change", "--fail-on", "regression")
+    assert status(monkeypatch, *words) == 2
+    assert capsys.readouterr().err.endswith("this clone is shallow: git fetch --unshallow\n")
+    monkeypatch.chdir(repo)
+    assert status(monkeypatch, "--base", "main", "--head", "change", "--fail-on", "regression") == 0
+
+
+def test_head_that_the_base_has_is_refused(repo):
+    """It would be compared with itself."""
+    plant(repo, broken=40)
+    commit(repo)
+    with pytest.raises(InputError, match=r"^HEAD~1: expected a commit that HEAD does not have"):
+        build("HEAD", "HEAD~1")
+    assert build("HEAD", "HEAD").evidence.p_value == 1
+
+
+def test_folder_below_the_top_is_refused(repo, monkeypatch):
+    """Whose files would all be missing."""
+    monkeypatch.chdir("src")
+    with pytest.raises(InputError, match=r"^src/: expected the repository's top folder"):
+        build("HEAD", None)
+
+
+def test_hook_in_a_worktree_changes_no_repository(repo, tmp_path):
+    """Git tells its hooks and aliases which repository is theirs: it is left as it was."""
+    (repo / "file").touch()
+    commit(repo)
+    git(repo, "worktree", "add", "--quiet", str(tmp_path / "linked"), "-b", "linked")
+    before = (repo / ".git/config").read_bytes()
+    command = f"!{sys.executable} -m mnist_pipeline.report --base HEAD~1 --head HEAD --json"
+    done = subprocess.run(
+        ["git", "-c", f"alias.compare={command}", "compare"],
+        cwd=tmp_path / "linked",
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (repo / ".git/config").read_bytes() == before
+    found = Report.model_validate_json(done.stdout)
+    assert found.base.stale == found.head.stale == []
+
+
+def test_ends_of_lines_are_the_commits(repo):
+    """Whatever this machine's git makes of them in a checkout."""
+    (repo / "file").touch()
+    commit(repo)
+    git(repo, "config", "core.autocrlf", "true")
+    found = build("HEAD~1", "HEAD")
+    assert found.base.stale == found.head.stale == []
+
+
+def test_other_labels_are_another_test_set(repo):
+    """An image has one true digit."""
+    path = repo / ERRORS
+    head, *rows = path.read_text().splitlines()
+    swapped = [f"{i},{p},{t},{c}" for i, t, p, c in (row.split(",") for row in rows)]
+    path.write_text("\n".join([head, *swapped]) + "\n")
+    lock(repo, ERRORS)
+    found = build("origin/main", None)
+    assert (found.verdict, found.reason) == ("not comparable", "another test set")
+
+
+def test_bug_is_no_regression(repo, monkeypatch, capsys):
+    """Whatever fails: one line and exit status 2, as 1 says that accuracy fell."""
+    monkeypatch.setattr(report, "judge", lambda *_: 1 / 0)
+    assert status(monkeypatch, "--base", "HEAD") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: a bug of the report, ")
+    assert line.endswith("ZeroDivisionError")
+
+
+def test_truth_is_neither_better_nor_worse():
+    """A metric that is true where a number was: it differs, and nobody can say how."""
+    (change,) = report.changes({"accuracy": 0.9}, {"accuracy": True})
+    assert change.better is None
+
+
+def test_closed_output_leaves_the_status(repo):
+    """Nothing can be printed; the exit status says the verdict all the same."""
+    command = f"{sys.executable} -m mnist_pipeline.report --base HEAD --fail-on regression >&-"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(command, shell=True, cwd=repo, env=environment, check=False)  # noqa: S602
+    assert done.returncode == 0
+
+
+def test_killed_report_leaves_no_process(repo, tmp_path):
+    """dvc status ends with the report that started it, even by SIGKILL."""
+    slow = tmp_path / "bin/dvc"
+    slow.parent.mkdir()
+    slow.write_text(
+        f"#!/bin/sh\necho $$ > {tmp_path}/pid.new\nmv {tmp_path}/pid.new {tmp_path}/pid\n"
+        "exec sleep 600\n"
+    )
+    slow.chmod(0o755)
+    environment = {"PYTHONPATH": str(ROOT / "src"), "PATH": f"{slow.parent}:{os.environ['PATH']}"}
+    command = [sys.executable, "-m", "mnist_pipeline.report", "--base", "HEAD"]
+    with subprocess.Popen(command, cwd=repo, env=os.environ | environment) as process:
+        while not (tmp_path / "pid").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.kill()
+    number = int((tmp_path / "pid").read_text())
+    for _ in range(100):
+        if not Path(f"/proc/{number}").exists():
+            return
+        time.sleep(0.1)
+    pytest.fail("dvc status is still there")
 
 
 def test_shallow_clone_says_what_to_do(repo, tmp_path, monkeypatch, capsys):

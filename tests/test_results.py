@@ -15,6 +15,9 @@ BOMB = "a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
     f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n"
     for before, name in zip("abcdefg", "bcdefgh", strict=True)
 )
+MERGES = "m0: &m0 {a: 1}\n" + "".join(
+    f"m{level + 1}: &m{level + 1}\n  <<: [{', '.join([f'*m{level}'] * 10)}]\n" for level in range(9)
+)
 
 
 def test_committed_result_is_sound():
@@ -157,16 +160,22 @@ def test_missing_large_and_binary_files_are_refused(tmp_path):
 
 
 def test_flatten_is_bounded():
-    """A few bytes of YAML can say 9**8 values, or one inside itself."""
+    """So many values, though their dotted keys may be the same, and so many levels."""
     with pytest.raises(InputError, match="at most 1,000 values"):
-        flatten(load_yaml(BOMB, "x"), "x")
+        flatten({str(key): 1 for key in range(1001)}, "x")
     with pytest.raises(InputError, match="at most 1,000 values"):
-        flatten(load_yaml(BOMB.replace("1,1,1,1,1,1,1,1,1", ""), "x"), "x")
+        flatten({"a": {"b": [1] * 600}, "a.b": [1] * 600}, "x")
     assert list(flatten(load_yaml("a: " + "[" * 7 + "1" + "]" * 7, "x"), "x").values()) == [1]
     with pytest.raises(InputError, match="at most 8 levels"):
         flatten(load_yaml("a: " + "[" * 8 + "1" + "]" * 8, "x"), "x")
-    with pytest.raises(InputError, match="at most 8 levels"):
-        flatten(load_yaml("a: &a [*a]", "x"), "x")
+
+
+@pytest.mark.parametrize("text", [BOMB, MERGES, "a: &a [*a]", "a: &a 1\nb: &a 2", "b: *a"])
+def test_yaml_is_written_out(text, recwarn):
+    """A few bytes can say 9**8 values, or one inside itself: refused before they are unfolded."""
+    with pytest.raises(InputError, match="x: expected values written out, found an anchor"):
+        load_yaml(text, "x")
+    assert not recwarn.list
 
 
 def test_flatten_keeps_every_value():

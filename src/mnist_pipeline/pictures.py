@@ -42,7 +42,10 @@ def read_history(folder: Path) -> Curves:
 
     Raises InputError where it is missing or malformed.
     """
-    rows = list(csv.reader(read(folder, HISTORY).splitlines()))
+    try:
+        rows = list(csv.reader(read(folder, HISTORY).splitlines()))
+    except csv.Error as error:
+        raise InputError(f"{HISTORY}: expected comma-separated values, found: {error}") from error
     head, body = rows[0] if rows else [], rows[1:]
     names = ["epoch", *LOSSES, *ACCURACY]
     if not set(names) <= set(head) or not 0 < len(body) <= EPOCHS:

@@ -4,6 +4,7 @@ PYTHONPATH=src python -m mnist_pipeline.report --base origin/main
 """
 
 import argparse
+import os
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -39,7 +40,13 @@ def main() -> None:
         help="exit status 1 for a regression, 2 for what could not be judged",
     )
     options = parser.parse_args()
-    report = build(options.base, options.head, options.pictures)
+    try:
+        report = build(options.base, options.head, options.pictures)
+    except (InputError, OSError):
+        raise
+    except Exception as error:  # status 1 is a regression's alone
+        what = f"a bug of the report, or a file that it does not expect: {type(error).__name__}"
+        raise InputError(what) from error
     sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     print(report.model_dump_json() if options.json else markdown(report))
     sys.exit(exit_status(report) if options.fail_on else 0)
@@ -58,17 +65,20 @@ def exit_status(report: Report) -> int:
 def build(base: str, head: str | None, pictures: Path | None = None) -> Report:
     """Compare a head, or the workspace, with where it left the base.
 
-    Raises InputError for a name that is unknown, and where the two have no history in common.
+    Raises InputError for a name that is unknown, where the two have no history in common, and
+    where the head is an older state of the base.
     """
-    new = resolve(head or "HEAD")
-    old = baseline(resolve(base), new.commit)
+    new, asked = resolve(head or "HEAD"), resolve(base)
+    old = baseline(asked, new.commit)
+    if head and old.commit == new.commit != asked.commit:
+        raise InputError(f"{head}: expected a commit that {base} does not have, found one it has")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="mnist_pipeline-report-")))
         both = (
             write_files(old.commit, folder / "base"),
             write_files(new.commit, folder / "head") if head else Path(),
         )
-        checks = [stack.enter_context(stages.status(each)) for each in both]
+        checks = [begin(each, stack) for each in both]
         notes: list[str] = []
         results = [sound(each) for each in both]
         found = judge(*results) | {"spread": spread(both, notes)}
@@ -82,6 +92,14 @@ def build(base: str, head: str | None, pictures: Path | None = None) -> Report:
         notes=clips(notes)[:10],
         **found,
     )
+
+
+def begin(folder: Path, stack: ExitStack) -> subprocess.Popen[str] | InputError:
+    """Start to find out what is stale in a folder, or say why that cannot be."""
+    try:
+        return stack.enter_context(stages.status(folder))
+    except InputError as error:
+        return error
 
 
 def look(both: Both, paths: set[str], notes: list[str]) -> dict[str, Any]:
@@ -118,10 +136,12 @@ def look(both: Both, paths: set[str], notes: list[str]) -> dict[str, Any]:
 
 
 def outdated(
-    side: str, folder: Path, check: subprocess.Popen[str], notes: list[str]
+    side: str, folder: Path, check: subprocess.Popen[str] | InputError, notes: list[str]
 ) -> list[str] | None:
     """What in a folder is not of its code; None, and a note, where that is not known."""
     try:
+        if isinstance(check, InputError):
+            raise check
         return clips(stages.stale(folder, check))
     except InputError as error:
         notes.append(f"{side}: {error}")
@@ -141,7 +161,8 @@ def illustrate(
         except InputError as error:
             notes.append(f"{side}: {error}")
     named = zip(SIDES, results, strict=True)
-    return draw(histories, {side: each for side, each in named if isinstance(each, Result)}, folder)
+    judged = {side: each for side, each in named if isinstance(each, Result)}
+    return clips(draw(histories, judged, folder))
 
 
 def changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
@@ -159,6 +180,8 @@ def better(old: dict[str, Any], new: dict[str, Any], key: str) -> bool | None:
     """Whether a metric changed for the better; None where nobody can say."""
     before, after, root = old.get(key), new.get(key), key.split(".", maxsplit=1)[0]
     if not isinstance(before, int | float) or not isinstance(after, int | float):
+        return None
+    if bool in (type(before), type(after)):
         return None
     return (after > before) == (root in HIGHER) if root in HIGHER + LOWER else None
 
@@ -181,4 +204,5 @@ def clips(texts: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - a closed one: >&-
     run(main)

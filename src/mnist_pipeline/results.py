@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.events import NodeEvent
 
 from mnist_pipeline.mnist_files import TEST_IMAGES, TEST_LABELS
 from mnist_pipeline.stage import InputError
@@ -115,12 +116,17 @@ def hashes(lock: dict[str, Any], stage: str, part: str) -> dict[str, str]:
 def load_yaml(text: str, name: str) -> dict[Any, Any]:
     """The sections of a YAML file, read as DVC reads it; InputError where there are none.
 
+    Anchors are refused: with them a few bytes can stand for more than any memory holds.
     Not to be changed: whoever asks again gets the same.
     """
     try:
-        tree = YAML(typ="safe", pure=True).load(text)
+        events = YAML(typ="safe", pure=True).parse(text)
+        anchors = any(isinstance(event, NodeEvent) and event.anchor for event in events)
+        tree = None if anchors else YAML(typ="safe", pure=True).load(text)
     except Exception as error:  # the parser has many ways to fail on a stranger's file
         raise InputError(f"{name}: expected YAML, found: {type(error).__name__}") from error
+    if anchors:
+        raise InputError(f"{name}: expected values written out, found an anchor or an alias (&, *)")
     if not isinstance(tree, dict):
         raise InputError(f"{name}: expected keys with values, found {type(tree).__name__}")
     return tree
@@ -140,12 +146,12 @@ def load_json(text: str, name: str) -> dict[str, Any]:
 def flatten(tree: Any, name: str) -> dict[str, Any]:
     """The values of nested sections and lists by their dotted keys.
 
-    Raises InputError for too many or too deep: YAML can say `much` in a few bytes.
+    Raises InputError for too many or too deep.
     """
     values: dict[str, Any] = {}
-    for key, value in _leaves(tree, "", DEEPEST, name):
+    for number, (key, value) in enumerate(_leaves(tree, "", DEEPEST, name), start=1):
         values[key] = value
-        if len(values) > MOST:
+        if number > MOST:
             raise InputError(f"{name}: expected at most {MOST:,} values, found more")
     return values
 

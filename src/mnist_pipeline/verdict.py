@@ -6,7 +6,7 @@ from typing import Any
 from mnist_pipeline.compare import ALPHA, compare, interval, least, reach
 from mnist_pipeline.noise_file import PATH as NOISE
 from mnist_pipeline.noise_file import Noise, configuration
-from mnist_pipeline.results import LOCK, PARAMS, Result, read, result
+from mnist_pipeline.results import ERRORS, LOCK, PARAMS, Result, read, result
 from mnist_pipeline.schema import Evidence, Flip, Spread
 from mnist_pipeline.stage import InputError
 
@@ -30,7 +30,10 @@ def judge(old: Result | InputError, new: Result | InputError) -> dict[str, Any]:
     if old.metrics.dry_run or new.metrics.dry_run:
         return refusal("a dry run", "the head's" if new.metrics.dry_run else "the base's")
     if (old.test_set, old.metrics.total) != (new.test_set, new.metrics.total):
-        return refusal("another test set", f"its MD5 in {LOCK} differs")
+        return refusal("another test set", f"its MD5 in {LOCK} or its number of images differs")
+    both = old.errors.keys() & new.errors.keys()
+    if any(old.errors[index].label != new.errors[index].label for index in both):
+        return refusal("another test set", f"the same images have other labels in {ERRORS}")
     found = compare(old, new)
     fixed, broken, total = len(found.fixed), len(found.broken), new.metrics.total
     verdict = "improvement" if fixed > broken else "regression"
