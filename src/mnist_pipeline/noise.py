@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mnist_pipeline.audit import clone, reproduce, warn_of_changes
 from mnist_pipeline.compare import ALPHA, compare
-from mnist_pipeline.noise_file import PATH, Noise, Pair, Run, configuration, spread
+from mnist_pipeline.noise_file import MOST, PATH, Noise, Pair, Run, configuration, spread
 from mnist_pipeline.params import load
 from mnist_pipeline.results import Result, result
 from mnist_pipeline.stage import InputError, run, write_atomically
@@ -23,10 +23,10 @@ from mnist_pipeline.train import TrainParams
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train with other seeds; write metrics/noise.json")
-    parser.add_argument("--seeds", type=int, default=5, help="how many, 2 to 100; default 5")
+    parser.add_argument("--seeds", type=int, default=5, help=f"how many, 2 to {MOST}; default 5")
     number = parser.parse_args().seeds
-    if not 2 <= number <= 100:
-        raise InputError(f"--seeds: expected 2 to 100, found {number}")
+    if not 2 <= number <= MOST:
+        raise InputError(f"--seeds: expected 2 to {MOST}, found {number}")
     warn_of_changes("the noise")
     with tempfile.TemporaryDirectory(prefix="mnist_pipeline-noise-") as name:
         folder = clone(Path(name) / "clone", cache())

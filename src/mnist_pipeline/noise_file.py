@@ -13,6 +13,7 @@ from mnist_pipeline.results import LOCK, PARAMS, flatten, hashes, load_yaml
 from mnist_pipeline.stage import InputError
 
 PATH = Path("metrics/noise.json")
+MOST = 30  # runs; the file says something of each pair
 SECTIONS = ("data", "runtime", "train", "evaluate")  # of params.yaml
 
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
@@ -48,9 +49,9 @@ class Noise(Base):
 
     configuration: str = Field(pattern="^[0-9a-f]{64}$")
     alpha: float = Field(gt=0, lt=1)
-    runs: tuple[Run, ...] = Field(min_length=2, max_length=100)
+    runs: tuple[Run, ...] = Field(min_length=2, max_length=MOST)
     standard_deviation: float = Field(ge=0, le=1)  # of a sample of accuracies
-    pairs: tuple[Pair, ...] = Field(max_length=4950)
+    pairs: tuple[Pair, ...] = Field(max_length=MOST * (MOST - 1) // 2)
     false_alarms: Count  # pairs with p < alpha
 
     @model_validator(mode="after")

@@ -20,8 +20,9 @@ METRICS, ERRORS = "metrics/metrics.json", "metrics/errors.csv"
 LOCK, PARAMS = "dvc.lock", "params.yaml"
 COLUMNS = "index,label,predicted,confidence"
 ROW = re.compile(r"(\d{1,7}),(\d),(\d),(?:0\.\d+|1\.0+)", re.ASCII)
-LARGEST = {".csv": 5_000_000}  # bytes of a file; errors.csv with every test image is 0.2 MB
-OTHERS = 100_000  # bytes; the YAML parser reads so many in about a second
+# Bytes of a file. errors.csv with every test image has 0.2 MB; the YAML parser takes a second for
+# its limit.
+LARGEST = {".csv": 5_000_000, ".json": 100_000, ".yaml": 50_000, ".lock": 50_000}
 MOST, DEEPEST = 1000, 8  # values in a file of metrics or parameters, and their levels
 TEST_SET = (str(TEST_IMAGES), str(TEST_LABELS))
 
@@ -95,7 +96,7 @@ def read(folder: Path, name: str) -> str:
     path = folder / name
     if not path.is_file():
         raise InputError(f"{name}: expected a file, found none")
-    largest = LARGEST.get(path.suffix, OTHERS)
+    largest = LARGEST[path.suffix]
     if (size := path.stat().st_size) > largest:
         raise InputError(f"{name}: expected at most {largest:,} bytes, found {size:,}")
     try:
