@@ -216,6 +216,8 @@ HIDDEN = {  # a part of dvc.yaml, and what stands there instead
     "elsewhere": ("src/mnist_pipeline/model.py", "http://127.0.0.1:9/model.py"),
     "absolute": ("src/mnist_pipeline/model.py", "/dev/zero"),
     "above": ("src/mnist_pipeline/model.py", "src/../../model.py"),
+    "template": ("src/mnist_pipeline/model.py", '"\\u0024{data.source}"'),  # ${data.source}
+    "parameter": ("    params: [save]", "    params: ['${data.source}']"),
     "parameters": ("    params: [save]", "    params: [{other.yaml: [save]}]"),
     "vars": ("stages:", "vars: [other.yaml]\nstages:"),
     "many": ("stages:", "stages:" + "".join(f"\n  s{number}: {{cmd: x}}" for number in range(100))),
@@ -234,6 +236,13 @@ def test_what_hides_a_change_is_not_followed(repo, monkeypatch, capsys, kind):
     assert any(note.startswith("head: dvc.yaml: ") for note in found.notes)
     with pytest.raises(InputError, match=r"^dvc.yaml: "):
         stages.status(repo)
+
+
+def test_files_of_dvc_elsewhere_are_not_followed(repo):
+    """dvc.yaml's stages alone are asked for: another file of DVC's could name any address."""
+    text = "deps:\n- path: http://127.0.0.1:9/file\n  etag: x\nouts:\n- path: file\n  md5: x\n"
+    (repo / "other.dvc").write_text(text)
+    assert build("origin/main", None).head.stale == []
 
 
 DROPPED = {  # of the stage train in dvc.yaml, and what the warning names

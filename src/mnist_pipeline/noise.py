@@ -32,7 +32,7 @@ def main() -> None:
         folder = clone(Path(name) / "clone", cache())
         numbers = seeds(folder, number)
         (folder / "dvc.lock").unlink()  # may be another machine's; the run-cache is this one's
-        reproduce(folder, (), ("evaluate",))
+        reproduce(folder, (), ("evaluate",))  # a new lock: without one, dvc exp run warns at length
         results = {seed: train(folder, seed) for seed in numbers}
         texts = [(folder / path).read_text() for path in ("params.yaml", "dvc.lock")]
     noise = measure(results, configuration(*texts))

@@ -53,6 +53,10 @@ def _stage(name: str, entry: dict[str, Any]) -> Stage:
     for path in (*deps, *data, *metrics, *plots):  # dvc status reads whatever is named here
         if "://" in path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
             raise InputError(f"{DVC}: {name}: expected a path in this folder, found {path}")
+    if any("${" in text for text in (str(entry["cmd"]), *deps, *params, *data, *metrics, *plots)):
+        raise InputError(
+            f"{DVC}: {name}: expected names, found a template, which may be any of them"
+        )
     if not all(isinstance(section, str) for section in entry.get("params", ())):
         raise InputError(f"{DVC}: {name}: params: expected sections of {PARAMS}, found a file")
     return Stage(str(entry["cmd"]), deps, params, (*data, *metrics, *plots), data)
