@@ -52,6 +52,15 @@ def _only_this_machine() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _code_of_this_checkout() -> Iterator[None]:
+    """Children run it from any folder: an environment may have been installed for another one."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PYTHONPATH", str(ROOT / "src"))
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _interruptible() -> Iterator[None]:
     """Children obey SIGINT, also where a shell runs these tests in its background, ignoring it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

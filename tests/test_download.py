@@ -19,7 +19,6 @@ from types import SimpleNamespace
 import numpy as np
 import pooch.core
 import pytest
-from conftest import ROOT
 
 from mnist_pipeline import download, mnist_files
 from mnist_pipeline.mnist_files import RAW
@@ -429,7 +428,7 @@ def start(folder: Path, command: list[str], **environment: str) -> subprocess.Po
     return subprocess.Popen(
         [sys.executable, *command],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "src")} | environment,
+        env=os.environ | environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -1,6 +1,8 @@
 """What the repository says of itself is so: lock, README, table of parameters, tree."""
 
 import re
+import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -132,3 +134,10 @@ def test_tracked_files_name_no_machine():
         if path.is_file() and path.suffix != ".png":
             found = re.search(f"{hosts}|{paths}", path.read_text())
             assert found is None, f"{name}: {found}"
+
+
+def test_children_run_the_code_of_this_checkout(tmp_path):
+    """From any folder, and whichever checkout the environment was installed for."""
+    command = [sys.executable, "-c", "import sys; print(sys.path[1])"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{ROOT / 'src'}\n"

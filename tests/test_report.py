@@ -531,7 +531,6 @@ def test_hook_in_a_worktree_changes_no_repository(repo, tmp_path):
     done = subprocess.run(
         ["git", "-c", f"alias.compare={command}", "compare"],
         cwd=tmp_path / "linked",
-        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
         capture_output=True,
         text=True,
         check=True,
@@ -579,8 +578,7 @@ def test_truth_is_neither_better_nor_worse():
 def test_closed_output_leaves_the_status(repo):
     """Nothing can be printed; the exit status says the verdict all the same."""
     command = f"{sys.executable} -m mnist_pipeline.report --base HEAD --fail-on regression >&-"
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(command, shell=True, cwd=repo, env=environment, check=False)  # noqa: S602
+    done = subprocess.run(command, shell=True, cwd=repo, check=False)  # noqa: S602
     assert done.returncode == 0
 
 
@@ -593,9 +591,9 @@ def test_killed_report_leaves_no_process(repo, tmp_path):
         "exec sleep 600\n"
     )
     slow.chmod(0o755)
-    environment = {"PYTHONPATH": str(ROOT / "src"), "PATH": f"{slow.parent}:{os.environ['PATH']}"}
+    environment = os.environ | {"PATH": f"{slow.parent}:{os.environ['PATH']}"}
     command = [sys.executable, "-m", "mnist_pipeline.report", "--base", "HEAD"]
-    with subprocess.Popen(command, cwd=repo, env=os.environ | environment) as process:
+    with subprocess.Popen(command, cwd=repo, env=environment) as process:
         while not (tmp_path / "pid").exists():
             assert process.poll() is None
             time.sleep(0.05)
