@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -583,29 +582,25 @@ def test_closed_output_leaves_the_status(repo):
     assert done.returncode == 0
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
-def test_killed_report_leaves_no_process(repo, tmp_path, number, status):
-    """dvc status ends with the report that started it; by SIGTERM, its files go, too."""
-    (slow := tmp_path / "bin/dvc").parent.mkdir()
-    (temporary := tmp_path / "temporary").mkdir()
+def test_killed_report_leaves_no_process(repo, tmp_path):
+    """dvc status ends with the report that started it, even by SIGKILL."""
+    slow = tmp_path / "bin/dvc"
+    slow.parent.mkdir()
     slow.write_text(
         f"#!/bin/sh\necho $$ > {tmp_path}/pid.new\nmv {tmp_path}/pid.new {tmp_path}/pid\n"
         "exec sleep 600\n"
     )
     slow.chmod(0o755)
-    path = {"PATH": f"{slow.parent}:{os.environ['PATH']}", "TMPDIR": str(temporary)}
+    environment = os.environ | {"PATH": f"{slow.parent}:{os.environ['PATH']}"}
     command = [sys.executable, "-m", "mnist_pipeline.report", "--base", "HEAD"]
-    with subprocess.Popen(command, cwd=repo, env=os.environ | path) as process:
+    with subprocess.Popen(command, cwd=repo, env=environment) as process:
         while not (tmp_path / "pid").exists():
             assert process.poll() is None
             time.sleep(0.05)
-        assert list(temporary.iterdir())
-        process.send_signal(number)
-        assert process.wait(10) == status
-    assert bool(list(temporary.iterdir())) == (number == signal.SIGKILL)
-    child = int((tmp_path / "pid").read_text())
+        process.kill()
+    number = int((tmp_path / "pid").read_text())
     for _ in range(100):
-        if not Path(f"/proc/{child}").exists():
+        if not Path(f"/proc/{number}").exists():
             return
         time.sleep(0.1)
     pytest.fail("dvc status is still there")

@@ -5,7 +5,6 @@ PYTHONPATH=src python -m mnist_pipeline.report --base origin/main
 
 import argparse
 import os
-import signal
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -98,11 +97,9 @@ def build(base: str, head: str | None, pictures: Path | None = None) -> Report:
 def begin(folder: Path, stack: ExitStack) -> subprocess.Popen[str] | InputError:
     """Start to find out what is stale in a folder, or say why that cannot be."""
     try:
-        process = stack.enter_context(stages.status(folder))
+        return stack.enter_context(stages.status(folder))
     except InputError as error:
         return error
-    stack.callback(process.kill)  # whoever leaves early need not wait for it
-    return process
 
 
 def look(both: Both, paths: set[str], notes: list[str]) -> dict[str, Any]:
@@ -207,6 +204,5 @@ def clips(texts: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # after the temporary folder is removed
     sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - a closed one: >&-
     run(main)
