@@ -591,9 +591,9 @@ def test_killed_report_leaves_no_process(repo, tmp_path):
         "exec sleep 600\n"
     )
     slow.chmod(0o755)
-    environment = os.environ | {"PATH": f"{slow.parent}:{os.environ['PATH']}"}
+    environment = {"PATH": f"{slow.parent}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-m", "mnist_pipeline.report", "--base", "HEAD"]
-    with subprocess.Popen(command, cwd=repo, env=environment) as process:
+    with subprocess.Popen(command, cwd=repo, env=os.environ | environment) as process:
         while not (tmp_path / "pid").exists():
             assert process.poll() is None
             time.sleep(0.05)
