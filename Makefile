@@ -25,13 +25,13 @@ setup:  ## make .venv from requirements.lock, unless that is done
 	  cp requirements.lock $(VENV)/requirements.lock; }
 
 run: setup  ## train and test the network: dvc repro, on MNIST where it can be had
-	@python -m mnist_pipeline.run
+	@python -m mnist_pipeline run
 
 test: setup  ## run the tests
 	@OMP_WAIT_POLICY=passive python -m pytest --numprocesses 2 --dist worksteal
 
 test-slow: setup  ## kill stages, flows, workers and servers, and see them recover (30 minutes)
-	@python -m pytest -m '' tests/test_recovery.py tests/test_schedule.py
+	@python -m pytest -m '' tests/slow
 
 lint: setup  ## check style (ruff), types (mypy) and GitHub's workflows (zizmor, their schema)
 	@ruff check . && ruff format --check . && mypy
@@ -39,16 +39,16 @@ lint: setup  ## check style (ruff), types (mypy) and GitHub's workflows (zizmor,
 	@check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 audit: setup  ## reproduce the committed dvc.lock from nothing, compare every output
-	@python -m mnist_pipeline.audit
+	@python -m mnist_pipeline audit
 
 audit-short: setup  ## the same with two short runs on the digits (2 minutes)
-	@python -m mnist_pipeline.audit --short
+	@python -m mnist_pipeline audit --short
 
 report: setup  ## say whether the metrics changed for real since BASE=origin/main
-	@python -m mnist_pipeline.report --base $(BASE) --pictures build/report
+	@python -m mnist_pipeline report --base $(BASE) --pictures build/report
 
 noise: setup  ## train with SEEDS=5 seeds: how far do results differ? (75 minutes)
-	@python -m mnist_pipeline.noise --seeds $(SEEDS)
+	@python -m mnist_pipeline noise --seeds $(SEEDS)
 
 matrix: setup  ## fill the table of docs/reproducibility.md (20 minutes)
 	@python benchmarks/matrix.py

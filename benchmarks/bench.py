@@ -21,10 +21,11 @@ from pathlib import Path
 import torch
 
 from mnist_pipeline import runtime
-from mnist_pipeline.dataset import Pairs, read_pairs
-from mnist_pipeline.mnist_files import RAW, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
+from mnist_pipeline.dataset import read_pairs
+from mnist_pipeline.mnist import RAW, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 from mnist_pipeline.model import Net, predict
-from mnist_pipeline.train import Epoch, start_autocast, train_epoch
+from mnist_pipeline.params import load_params
+from mnist_pipeline.train import Training, TrainParams
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "benchmarks/table.md"
@@ -61,18 +62,14 @@ def project_train(
     threads: int = 0, steps: int = STEPS, epochs: int = 1, precision: str = "float32"
 ) -> float:
     """Images a second of this project's train_epoch on as many batches of the same size."""
-    device = start(threads)
-    autocast = start_autocast(device, precision)
-    pairs = Pairs(*(tensor.to(device) for tensor in read_pairs(TRAIN_IMAGES, TRAIN_LABELS)))
-    order = torch.randperm(len(pairs.labels), generator=torch.Generator().manual_seed(1))
-    batches = order.to(device).split(BATCH)
-    net = Net().to(device)
-    optimizer = torch.optim.Adadelta(net.parameters(), lr=1.0)
-    train_epoch(net, optimizer, pairs, Epoch(1, batches[:WARM_UP], 10), autocast)
+    params = load_params("train", TrainParams, ROOT / "params.yaml")
+    changes = {"batch_size": BATCH, "precision": precision}
+    training = Training(params.model_copy(update=changes), start(threads))
+    pairs = [each.to(training.device) for each in read_pairs(TRAIN_IMAGES, TRAIN_LABELS)]
+    training.train_epoch(1, *pairs, torch.arange(WARM_UP * BATCH), interval=10)
     begin = time.perf_counter()
-    for number in range(1, epochs + 1):
-        epoch = Epoch(number, batches[WARM_UP : WARM_UP + steps], 10)
-        train_epoch(net, optimizer, pairs, epoch, autocast)
+    for epoch in range(2, epochs + 2):
+        training.train_epoch(epoch, *pairs, torch.arange(steps * BATCH), interval=10)
     return epochs * steps * BATCH / (time.perf_counter() - begin)
 
 
@@ -206,7 +203,7 @@ def around_the_work() -> Iterator[tuple[str, list[float]]]:
 
 def dry_runs(copy: Path) -> tuple[list[float], list[float]]:
     """Whole dry runs, each from nothing: with DVC and without, in turns."""
-    commands = [["env", "PYTHONPATH=src", "python", "-m", f"mnist_pipeline.{s}"] for s in STAGES]
+    commands = [["env", "PYTHONPATH=src", "python", "-m", "mnist_pipeline", s] for s in STAGES]
     with_dvc, bare = [], []
     for _ in range(ROUNDS):
         for contestant, times in (([["dvc", "repro"]], with_dvc), (commands, bare)):

@@ -19,8 +19,8 @@ import safetensors.torch
 from ruamel.yaml import YAML
 
 from mnist_pipeline import digits
-from mnist_pipeline.mnist_files import RAW
-from mnist_pipeline.stage import write_atomically
+from mnist_pipeline.files import write_atomically
+from mnist_pipeline.mnist import RAW
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/reproducibility.md"
@@ -53,7 +53,7 @@ def set_params(folder: Path, **sections: dict[str, object]) -> None:
 def start(folder: Path, stage: str, **environment: str) -> subprocess.Popen[str]:
     """A stage in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", f"mnist_pipeline.{stage}"],
+        [sys.executable, "-m", "mnist_pipeline", stage],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT / "src")} | environment,
         stdout=subprocess.PIPE,

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from mnist_pipeline import digits, stage
-from mnist_pipeline.mnist_files import RAW
+from mnist_pipeline import digits
+from mnist_pipeline.__main__ import one_line_errors
+from mnist_pipeline.files import write_atomically
+from mnist_pipeline.mnist import RAW
 
 ROOT = Path(__file__).resolve().parent.parent
 DEAD_PROXY = "http://127.0.0.1:9"
@@ -104,8 +106,8 @@ def copy_of_project(folder: Path) -> Path:
 
 def refusal(main: Callable[[], None], capsys: pytest.CaptureFixture[str]) -> str:
     """The one line on stderr with which a stage refuses bad input, and nothing else."""
-    with pytest.raises(SystemExit) as end:
-        stage.run(main)
+    with pytest.raises(SystemExit) as end, one_line_errors():
+        main()
     assert end.value.code == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1, lines
@@ -126,13 +128,13 @@ def workspace(
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "params.yaml", tmp_path)
     for name, content in digits_files.items():
-        stage.write_atomically(RAW / name, content)
+        write_atomically(RAW / name, content)
     return tmp_path
 
 
-def set_params(**sections: dict[str, Any]) -> None:
-    """Change params.yaml of the working folder: set_params(train={"lr": 0.5})."""
-    path, yaml = Path("params.yaml"), YAML()
+def set_params(folder: Path = Path(), /, **sections: dict[str, Any]) -> None:
+    """Change params.yaml of a folder, or of the working folder: set_params(train={"lr": 0.5})."""
+    path, yaml = folder / "params.yaml", YAML()
     tree = yaml.load(path)
     for section, values in sections.items():
         tree[section].update(values)

@@ -1,33 +1,24 @@
-"""IDX files → tensors. Nothing is believed: every refusal says what was expected and found."""
+"""Reads MNIST's IDX files as tensors, and normalises images for the network."""
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from mnist_pipeline.stage import InputError
-
-SIDE = 28
-CLASSES = 10
+from mnist_pipeline.files import InputError
+from mnist_pipeline.mnist import CLASSES, SIDE
 
 # MNIST's mean and deviation; a byte's 0-255 becomes 0-1 first.
 _normalize = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize((0.1307,), (0.3081,))])
 
 
-class Pairs(NamedTuple):
-    """Images and their labels."""
-
-    images: Tensor  # uint8 (N, 28, 28)
-    labels: Tensor  # int64 (N,), 0-9
-
-
-def read_pairs(images_path: Path, labels_path: Path) -> Pairs:
-    """The images and labels of two IDX files.
+def read_pairs(images_path: Path, labels_path: Path) -> tuple[Tensor, Tensor]:
+    """Images, uint8 (N, 28, 28), and their labels, int64 (N,), of two IDX files.
 
     Raises InputError, naming the file, for anything but two whole IDX files that match.
     """
@@ -40,7 +31,7 @@ def read_pairs(images_path: Path, labels_path: Path) -> Pairs:
         raise InputError(f"{labels_path}: expected {len(images)} labels, found {len(labels)}")
     if labels.max() >= CLASSES:
         raise InputError(f"{labels_path}: expected labels 0-9, found {int(labels.max())}")
-    return Pairs(images, labels.long())
+    return images, labels.long()
 
 
 def normalize(images: Tensor) -> Tensor:
@@ -65,9 +56,7 @@ def _read_idx(path: Path, dimensions: int) -> Tensor:
         found = content[:4].hex() or "nothing"
         raise InputError(f"{path}: expected an IDX header {magic.hex()}, found {found}")
     shape = struct.unpack(f">{dimensions}I", content[4:start])
-    size = 1
-    for length in shape:
-        size *= length
+    size = math.prod(shape)
     if size == 0 or len(content) - start != size:
         raise InputError(f"{path}: expected {size} bytes of data, found {len(content) - start}")
     return torch.frombuffer(bytearray(content[start:]), dtype=torch.uint8).reshape(shape)

@@ -1,12 +1,11 @@
 """Stage evaluate: the trained network on the test images.
 
-PYTHONPATH=src python -m mnist_pipeline.evaluate
+PYTHONPATH=src python -m mnist_pipeline evaluate
 """
 
 import io
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,26 +17,23 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
 from torch import Tensor
 
 from mnist_pipeline import runtime
-from mnist_pipeline.dataset import CLASSES, read_pairs
-from mnist_pipeline.mnist_files import TEST_IMAGES, TEST_LABELS
-from mnist_pipeline.model import WEIGHTS, predict, read_weights
-from mnist_pipeline.params import Params, load
-from mnist_pipeline.stage import run, write_atomically
+from mnist_pipeline.dataset import read_pairs
+from mnist_pipeline.files import ERRORS, METRICS, PICTURE, WEIGHTS, Record, write_atomically
+from mnist_pipeline.mnist import CLASSES, TEST_IMAGES, TEST_LABELS
+from mnist_pipeline.model import predict, read_weights
+from mnist_pipeline.params import load_params
 
-METRICS = Path("metrics/metrics.json")
-ERRORS = Path("metrics/errors.csv")
-PICTURE = Path("metrics/misclassified.png")
 ECE_BINS = 15
 SHOWN, COLUMNS = 32, 8  # in the picture
 
 
-class EvaluateParams(Params):
+class EvaluateParams(Record):
     batch_size: int = Field(ge=1, le=10_000, description="test images at a time")
 
 
 def main() -> None:
-    params = load("evaluate", EvaluateParams)
-    device = runtime.start(load("runtime", runtime.RuntimeParams))
+    params = load_params("evaluate", EvaluateParams)
+    device = runtime.start(load_params("runtime", runtime.RuntimeParams))
     images, labels = read_pairs(TEST_IMAGES, TEST_LABELS)
     net, provenance = read_weights(WEIGHTS)
 
@@ -117,7 +113,3 @@ def draw(images: Tensor, errors: pd.DataFrame) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, format="png", metadata={"Software": None})  # it names the version
     return content.getvalue()
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,57 +1,34 @@
-"""make run: `dvc repro`, or where MNIST cannot be had, the same stages on the embedded digits.
+"""Run dvc repro; where MNIST cannot be had, the same stages run on the embedded digits.
 
-PYTHONPATH=src python -m mnist_pipeline.run
+PYTHONPATH=src python -m mnist_pipeline run
 """
 
-import hashlib
-import json
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-from mnist_pipeline.download import DataParams, fetch, mirrors
-from mnist_pipeline.mnist_files import RAW, SHA256, TEST_LABELS
-from mnist_pipeline.params import load
-from mnist_pipeline.stage import InputError, run
+from mnist_pipeline.download import DataParams
+from mnist_pipeline.files import CARD, METRICS, MODEL, PICTURE
+from mnist_pipeline.metrics import parse_metrics
+from mnist_pipeline.params import load_params
 
 EXPERIMENT = "digits"
 DIGITS = Path("build/digits")
 
 
 def main() -> None:
-    if load("data", DataParams).source == "digits" or at_hand() or reachable():
+    load_params("data", DataParams)  # refused here, before a wrong one looks like a missing mirror
+    if subprocess.run(["dvc", "repro", "download"], check=False).returncode == 0:
         dvc("repro")
-        report(Path(), "dvc plots show")
+        summarize(Path(), "dvc plots show")
     else:
         print(
-            "No mirror of MNIST answers: running on scikit-learn's 1,797 digits instead, in a"
-            " temporary experiment; the next run tries MNIST again.",
-            flush=True,
+            "MNIST cannot be had: running on scikit-learn's 1,797 digits instead, in a temporary"
+            " experiment; the next run tries MNIST again."
         )
         run_on_digits()
-        report(DIGITS, "dvc exp run --temp -S data.source=digits -S train.lr=0.5")
-
-
-def at_hand() -> bool:
-    """Whether MNIST is in data/ or in DVC's cache; it then ends up in data/."""
-    files = {RAW / name: digest for name, digest in SHA256.items()}
-    subprocess.run(["dvc", "checkout", "--quiet", *files], check=False, stderr=subprocess.DEVNULL)
-    return all(
-        path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == digest
-        for path, digest in files.items()
-    )
-
-
-def reachable() -> bool:
-    """Whether some mirror hands out the smallest file of MNIST."""
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            fetch(TEST_LABELS.name, Path(folder), mirrors(), retries=0)
-        except InputError:
-            return False
-    return True
+        summarize(DIGITS, "dvc exp run --temp -S data.source=digits -S train.lr=0.5")
 
 
 def run_on_digits() -> None:
@@ -70,16 +47,11 @@ def dvc(*words: str) -> None:
         sys.exit(status)
 
 
-def report(folder: Path, command: str) -> None:
+def summarize(folder: Path, command: str) -> None:
     """Print accuracy, where model and picture are, and the command to try next."""
-    metrics = json.loads((folder / "metrics/metrics.json").read_text())
-    images = f"{metrics['correct']:,} of {metrics['total']:,} test images"
+    metrics = parse_metrics((folder / METRICS).read_text())
     print(f"""
-accuracy  {metrics["accuracy"]:.2%} ({images})
-model     {folder / "models/mnist_cnn.pt"}, described in {folder / "models/model_card.md"}
-picture   {folder / "metrics/misclassified.png"}
+accuracy  {metrics.accuracy:.2%} ({metrics.correct:,} of {metrics.total:,} test images)
+model     {folder / MODEL}, described in {folder / CARD}
+picture   {folder / PICTURE}
 next      source .venv/bin/activate && {command}""")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -12,14 +12,13 @@ import torch
 import torchvision
 from pydantic import Field
 
-from mnist_pipeline.params import Params
-from mnist_pipeline.stage import InputError
+from mnist_pipeline.files import InputError, Record
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 LIBRARIES = ("ATEN_", "DNNL_", "MKL_", "ONEDNN_")  # environment variables that change numbers
 
 
-class RuntimeParams(Params):
+class RuntimeParams(Record):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         description="where to compute; auto takes an accelerator where there is one"
     )

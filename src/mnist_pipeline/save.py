@@ -1,75 +1,48 @@
 """Stage save: the model for others to load, and a card that says what it is.
 
-PYTHONPATH=src python -m mnist_pipeline.save
+PYTHONPATH=src python -m mnist_pipeline save
 """
 
 import io
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import Field
 
-from mnist_pipeline.mnist_files import SHA256
-from mnist_pipeline.model import WEIGHTS, Net, Provenance, read_weights
-from mnist_pipeline.params import Params, load
-from mnist_pipeline.stage import InputError, run, write_atomically
+from mnist_pipeline.files import (
+    CARD,
+    ENVIRONMENT,
+    METRICS,
+    MODEL,
+    WEIGHTS,
+    InputError,
+    Record,
+    parse_json,
+    read_text,
+    write_atomically,
+)
+from mnist_pipeline.metrics import Metrics, parse_metrics
+from mnist_pipeline.mnist import SHA256
+from mnist_pipeline.model import Net, Provenance, read_weights
+from mnist_pipeline.params import load_params
 
-METRICS = Path("metrics/metrics.json")
-ENVIRONMENT = Path("metrics/environment.json")
-MODEL = Path("models/mnist_cnn.pt")
-CARD = Path("models/model_card.md")
 
-
-class SaveParams(Params):
+class SaveParams(Record):
     min_accuracy: float = Field(
         ge=0, le=1, description="a model with less test accuracy is not exported"
     )
 
 
-class Metrics(BaseModel):
-    """What save must know of metrics.json; the rest it only copies to the card."""
-
-    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
-
-    dry_run: bool
-    accuracy: float = Field(ge=0, le=1)
-    loss: float
-    correct: int
-    total: int
-
-
 def main() -> None:
-    params = load("save", SaveParams)
-    net, provenance = read_weights(WEIGHTS)  # refuses numbers that are not finite
-    metrics = read_metrics(METRICS)
-    environment = read_json(ENVIRONMENT)
-    check_accuracy(metrics, params.min_accuracy)
+    floor = load_params("save", SaveParams).min_accuracy
+    net, provenance = read_weights(WEIGHTS)
+    metrics = parse_metrics(read_text(METRICS))
+    numbers = parse_json(read_text(METRICS), str(METRICS))
+    environment = parse_json(read_text(ENVIRONMENT), str(ENVIRONMENT))
+    check_accuracy(metrics, floor)
     write_atomically(MODEL, state_dict_bytes(net))
-    write_atomically(CARD, card(provenance, metrics, environment).encode())
-    print(f"{MODEL}: {metrics.correct}/{metrics.total} test images right; {CARD} says the rest")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; InputError where the file holds anything else."""
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise InputError(f"{path}: expected JSON, found: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content
-
-
-def read_metrics(path: Path) -> Metrics:
-    """metrics.json, checked; InputError where a number is missing or not finite."""
-    try:
-        return Metrics.model_validate(read_json(path))
-    except ValidationError as error:
-        fault = error.errors()[0]
-        key = ".".join(map(str, fault["loc"]))
-        raise InputError(f"{path}: {key}: {fault['msg']}, found {fault['input']!r}") from error
+    write_atomically(CARD, card(provenance, numbers, environment).encode())
+    print(f"{MODEL}: {metrics.correct}/{metrics.total} test images right; {CARD} describes it")
 
 
 def check_accuracy(metrics: Metrics, floor: float) -> None:
@@ -88,13 +61,14 @@ def state_dict_bytes(net: Net) -> bytes:
     return content.getvalue()
 
 
-def card(provenance: Provenance, metrics: Metrics, environment: dict[str, JsonValue]) -> str:
-    """The model card, in Markdown."""
+def card(provenance: Provenance, numbers: dict[str, Any], environment: dict[str, Any]) -> str:
+    """The model card, in Markdown; `numbers` are those of metrics.json."""
     dry = "\n> **A dry run:** trained on one batch to try the pipeline. Not a usable model.\n"
     official = all(SHA256.get(name) == digest for name, digest in provenance.data.items())
     data = "MNIST's training images" if official else "files other than MNIST's published ones"
+    measured = {name: value for name, value in numbers.items() if name != "dry_run"}
     return f"""# mnist_cnn.pt
-{dry if metrics.dry_run else ""}
+{dry if numbers["dry_run"] else ""}
 A network of two convolutions and two linear layers (1,199,882 parameters) that reads
 handwritten digits: 28 × 28 grey values in, log-probabilities of 0-9 out.
 
@@ -110,10 +84,10 @@ Trained on {data}:
 
 {table("file", "SHA-256", provenance.data)}
 
-Tested on {metrics.total:,} images that training never saw.
+Tested on {numbers["total"]:,} images that training never saw.
 
 ## Metrics
-{table("on the test images", "value", metrics.model_dump(exclude={"dry_run"}))}
+{table("on the test images", "value", measured)}
 
 ## Parameters
 {table("train", "value", provenance.parameters)}
@@ -132,7 +106,3 @@ def table(left: str, right: str, rows: dict[str, Any]) -> str:
         else:
             lines.append(f"| {name} | {value} |")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    run(main)

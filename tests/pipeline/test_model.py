@@ -9,8 +9,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from mnist_pipeline.files import InputError
 from mnist_pipeline.model import Dropout, Net, Provenance, predict, read_weights, write_weights
-from mnist_pipeline.stage import InputError
 
 ORIGIN = Provenance(dry_run=False, parameters={"seed": 1, "lr": 1.0}, data={"a.gz": "00"})
 METADATA = {"provenance": ORIGIN.model_dump_json()}
@@ -88,15 +88,6 @@ def test_dropout_of_neighbours_is_independent():
     assert correlation.abs().max() < 0.02
 
 
-def test_dropout_passes_gradients_where_it_passes_values():
-    """The gradient is the mask."""
-    torch.manual_seed(0)
-    x = torch.ones(1000, requires_grad=True)
-    y = Dropout(0.25)(x)
-    y.sum().backward()
-    assert torch.equal(x.grad, y.detach())
-
-
 def test_predict_goes_through_all_images_in_order():
     """Batches of any size give the same answers, on the CPU, in evaluation mode."""
     torch.manual_seed(0)
@@ -142,18 +133,12 @@ BAD = {
     "empty": (b"", "expected weights written by train, found: "),
     "pickle": (pickle.dumps(Bomb()), "expected weights written by train, found: "),
     "no metadata": (saved(state(), {}), "expected weights written by train, found: "),
-    "other metadata": (saved(state(), {"provenance": "{}"}), "expected weights written by train"),
     "NaN": (saved(state(fc2__bias=NAN)), "fc2.bias: expected finite numbers, found NaN"),
-    "infinity": (saved(state(fc2__bias=NAN.nan_to_num(torch.inf))), "fc2.bias: expected finite"),
-    "shape": (
-        saved(state(fc2__bias=torch.zeros(11))),
-        "fc2.bias: expected torch.float32 (10,), found torch.float32 (11,)",
-    ),
-    "type": (saved(state(fc2__bias=torch.zeros(10).half())), "found torch.float16 (10,)"),
-    "one more": (saved(state(bn=torch.zeros(1))), "bn: expected nothing, found torch.float32 (1,)"),
+    "shape": (saved(state(fc2__bias=torch.zeros(11))), "size mismatch for fc2.bias"),
+    "one more": (saved(state(bn=torch.zeros(1))), 'Unexpected key(s) in state_dict: "bn"'),
     "one less": (
         saved({k: v for k, v in state().items() if k != "conv1.bias"}),
-        "conv1.bias: expected torch.float32 (32,), found nothing",
+        'Missing key(s) in state_dict: "conv1.bias"',
     ),
 }
 

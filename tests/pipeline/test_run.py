@@ -4,13 +4,9 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from conftest import ROOT, copy_of_project, dvc, git, set_params
-
-from mnist_pipeline import run
-from mnist_pipeline.mnist_files import RAW
+from conftest import copy_of_project, dvc, git, set_params
 
 
 @pytest.fixture
@@ -27,7 +23,7 @@ def project(tmp_path, monkeypatch):
 def make_run(project) -> subprocess.CompletedProcess[str]:
     """What make run starts."""
     return subprocess.run(
-        [sys.executable, "-m", "mnist_pipeline.run"],
+        [sys.executable, "-m", "mnist_pipeline", "run"],
         cwd=project,
         env=os.environ | {"PYTHONPATH": "src"},
         capture_output=True,
@@ -40,14 +36,14 @@ def test_without_a_mirror_the_digits_run(project):
     """One line says so; model, metrics and picture lie in build/; the checkout stays clean."""
     done = make_run(project)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith("No mirror of MNIST answers: running on scikit-learn's 1,797")
+    assert "error: train-images-idx3-ubyte.gz: expected MNIST's file at a mirror" in done.stderr
+    assert "MNIST cannot be had: running on scikit-learn's 1,797 digits instead" in done.stdout
     metrics = json.loads((project / "build/digits/metrics/metrics.json").read_text())
     assert metrics["total"] == 360
     assert f"{metrics['correct']:,} of 360 test images" in done.stdout
     for path in ("models/mnist_cnn.pt", "models/model_card.md", "metrics/misclassified.png"):
         assert (project / "build/digits" / path).is_file()
     assert git(project, "status", "--porcelain") == ""
-    assert not run.at_hand()
 
 
 def test_dvc_repro_itself_never_switches(project):
@@ -72,45 +68,12 @@ def test_a_failing_run_says_why_and_ends_with_dvcs_status(project):
     assert "accuracy" not in done.stdout
 
 
-@pytest.mark.parametrize(("at_hand", "reachable"), [(True, False), (False, True)])
-def test_with_mnist_it_is_exactly_dvc_repro(workspace, monkeypatch, at_hand, reachable):
-    """At hand or at a mirror: `dvc repro`, and nothing but."""
-    calls, reports = [], []
-    monkeypatch.setattr(run, "at_hand", lambda: at_hand)
-    monkeypatch.setattr(run, "reachable", lambda: reachable)
-    monkeypatch.setattr(run, "dvc", lambda *words: calls.append(words))
-    monkeypatch.setattr(run, "report", lambda *words: reports.append(words))
-    run.main()
-    assert calls == [("repro",)]
-    assert reports == [(Path(), "dvc plots show")]
-
-
-def test_digits_under_mnists_names_are_not_mnist(workspace):
-    """At hand means the published hashes, not the names."""
-    assert (workspace / RAW).is_dir()
-    assert not run.at_hand()
-
-
-@pytest.mark.skipif("MNIST_MIRROR" not in os.environ, reason="needs MNIST_MIRROR")
-def test_mnist_in_dvcs_cache_is_at_hand(tmp_path, monkeypatch):
-    """Deleted from data/, it comes back from the cache, with no mirror in reach."""
-    copy_of_project(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    assert dvc(tmp_path, "repro", "download").returncode == 0
-    monkeypatch.delenv("MNIST_MIRROR")
-    for path in RAW.iterdir():
-        path.unlink()
-    assert run.at_hand()
-
-
-@pytest.mark.skipif("MNIST_MIRROR" not in os.environ, reason="needs MNIST_MIRROR")
-def test_a_mirror_with_mnist_is_reachable(monkeypatch):
-    """MNIST_MIRROR is asked first."""
-    monkeypatch.chdir(ROOT)
-    assert run.reachable()
-
-
-def test_no_mirror_is_not_reachable(monkeypatch):
-    """Nothing answers here."""
-    monkeypatch.delenv("MNIST_MIRROR", raising=False)
-    assert not run.reachable()
+def test_with_mnist_it_is_dvc_repro(project):
+    """Where the data can be had, the four stages run in the checkout, and a summary follows."""
+    set_params(data={"source": "digits"})
+    done = make_run(project)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "accuracy  " in done.stdout
+    assert "model     models/mnist_cnn.pt, described in models/model_card.md" in done.stdout
+    assert (project / "models/mnist_cnn.pt").is_file()
+    assert not (project / "build").exists()

@@ -1,6 +1,9 @@
-"""MNIST's four files: their names, where they lie, and the published SHA-256 of each."""
+"""MNIST: the size of its images, its classes, and the four files with their published SHA-256."""
 
 from pathlib import Path
+
+SIDE = 28  # pixels
+CLASSES = 10  # the digits 0-9
 
 # Where torchvision.datasets.MNIST(root="data") finds them.
 RAW = Path("data/MNIST/raw")

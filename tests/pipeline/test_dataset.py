@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from mnist_pipeline.dataset import normalize, read_pairs
-from mnist_pipeline.mnist_files import SHA256, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
-from mnist_pipeline.stage import InputError
+from mnist_pipeline.files import InputError
+from mnist_pipeline.mnist import SHA256, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 
 PIXELS = bytes(range(256)) * 7  # 1792 bytes, of which 2 × 28 × 28 are taken
 IMAGES = struct.pack(">IIII", 0x803, 2, 28, 28) + PIXELS[:1568]
@@ -39,21 +39,8 @@ def test_pixels_and_labels_arrive_unchanged(tmp_path):
 BAD = {
     "an HTML page": (b"<html>404</html>", LABELS, "images.gz: expected an IDX header 00000803"),
     "nothing": (b"", LABELS, "images.gz: expected an IDX header 00000803, found nothing"),
-    "a header cut off": (IMAGES[:10], LABELS, "images.gz: expected an IDX header"),
-    "labels for images": (
-        LABELS,
-        LABELS,
-        "images.gz: expected an IDX header 00000803, found 00000801",
-    ),
-    "floats": (b"\0\0\x0d\3" + IMAGES[4:], LABELS, "found 00000d03"),
     "one byte short": (IMAGES[:-1], LABELS, "images.gz: expected 1568 bytes of data, found 1567"),
-    "one byte long": (IMAGES + b"\0", LABELS, "images.gz: expected 1568 bytes of data, found 1569"),
     "no images": (struct.pack(">IIII", 0x803, 0, 28, 28), LABELS, "expected 0 bytes"),
-    "a huge count": (
-        struct.pack(">IIII", 0x803, 2**32 - 1, 2**32 - 1, 28) + PIXELS,
-        LABELS,
-        "bytes of data, found 1792",
-    ),
     "another size": (
         struct.pack(">IIII", 0x803, 2, 14, 56) + PIXELS[:1568],
         LABELS,
@@ -76,22 +63,17 @@ def test_bad_content_is_refused(tmp_path, images, labels, says):
     assert says in str(error.value)
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b[:20], lambda b: b"x" + b[1:]])
+def flip_checksum(content: bytes) -> bytes:
+    """One bit turned in the gzip checksum."""
+    return content[:-6] + bytes([content[-6] ^ 1]) + content[-5:]
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b"x" + b[1:], flip_checksum])
 def test_bad_compression_is_refused(tmp_path, damage):
-    """A truncated or foreign file in place of a gzip file."""
+    """A truncated or foreign file in place of a gzip file, and one with a bit turned."""
     paths = write(tmp_path)
     paths[0].write_bytes(damage(paths[0].read_bytes()))
     with pytest.raises(InputError, match=r"images.gz: expected a whole gzip file, found: "):
-        read_pairs(*paths)
-
-
-def test_flipped_bit_is_refused(tmp_path):
-    """The gzip checksum is read to the end."""
-    paths = write(tmp_path)
-    content = bytearray(paths[0].read_bytes())
-    content[-6] ^= 1  # in the checksum
-    paths[0].write_bytes(content)
-    with pytest.raises(InputError, match=r"expected a whole gzip file"):
         read_pairs(*paths)
 
 
@@ -111,12 +93,12 @@ def test_real_mnist():
     folder = Path(os.environ["MNIST_MIRROR"])
     for name, digest in SHA256.items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
-    train = read_pairs(folder / TRAIN_IMAGES.name, folder / TRAIN_LABELS.name)
-    test = read_pairs(folder / TEST_IMAGES.name, folder / TEST_LABELS.name)
-    assert train.images.shape == (60_000, 28, 28)
-    assert test.images.shape == (10_000, 28, 28)
-    assert train.labels[:5].tolist() == [5, 0, 4, 1, 9]
-    assert test.labels[:5].tolist() == [7, 2, 1, 0, 4]
-    pixels = normalize(train.images).double()
+    train_images, train_labels = read_pairs(folder / TRAIN_IMAGES.name, folder / TRAIN_LABELS.name)
+    test_images, test_labels = read_pairs(folder / TEST_IMAGES.name, folder / TEST_LABELS.name)
+    assert train_images.shape == (60_000, 28, 28)
+    assert test_images.shape == (10_000, 28, 28)
+    assert train_labels[:5].tolist() == [5, 0, 4, 1, 9]
+    assert test_labels[:5].tolist() == [7, 2, 1, 0, 4]
+    pixels = normalize(train_images).double()
     assert abs(pixels.mean().item()) < 1e-3
     assert abs(pixels.std().item() - 1) < 1e-3

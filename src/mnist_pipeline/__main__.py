@@ -1,0 +1,75 @@
+"""python -m mnist_pipeline NAME runs a stage or a tool; without a name, it lists them.
+
+A module with a function `main` is one, and the first line of its docstring says what it does.
+"""
+
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mnist_pipeline import leash
+
+if __name__ == "__main__" and "DVC_STAGE" in os.environ:
+    leash.take_from_dvc()  # before the imports, which take time: dvc may be killed at any moment
+
+from mnist_pipeline.files import InputError
+
+PACKAGE = Path(__file__).parent
+
+
+def main() -> None:
+    """Run what the command line names; only what that needs is imported."""
+    name, *words = sys.argv[1:] or ["--help"]
+    known = commands()
+    if name in ("--help", "-h"):
+        print("usage: python -m mnist_pipeline NAME\n")
+        print("\n".join(f"  {each:10}{does}" for each, (_, does) in known.items()))
+        return
+    sys.argv = [f"python -m mnist_pipeline {name}", *words]  # for argparse
+    with one_line_errors():
+        call(name, known)
+
+
+def commands() -> dict[str, tuple[str, str]]:
+    """Each command's module and what it does, by name."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("[a-z]*.py"), key=lambda path: path.stem):
+        text = path.read_text(encoding="utf-8")
+        if "\ndef main(" in text:
+            module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+            found[path.stem] = (module, text.partition("\n")[0].strip('"'))
+    return found
+
+
+def call(name: str, known: dict[str, tuple[str, str]]) -> None:
+    """Import a command's module and call its main."""
+    if name not in known:
+        raise InputError(f"{name}: expected one of {', '.join(known)}")
+    importlib.import_module(known[name][0]).main()
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Bad input inside ends this process with one line on stderr and exit status 2."""
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    try:
+        yield
+    except InputError as error:
+        message = str(error)
+    except OSError as error:  # a missing file, a read-only folder, a full disk
+        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    else:
+        return
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The state of a training after its last finished epoch, from which another process goes on.
+
+It lies in DVC's cache, beside files/ and runs/: <cache>/resume/<key>-<epoch>-<SHA-256>.pt. The key
+covers everything that can change the result, so a state that is found also fits.
+"""
+
+import hashlib
+import io
+import json
+import sys
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from dvc.config import Config
+from filelock import FileLock, Timeout
+
+from mnist_pipeline.files import write_atomically
+
+DVC = Path(".dvc")
+KEPT = 30  # states of all trainings together, 14.4 MB each; the oldest go first
+
+
+class Checkpoint:
+    """Where the state of one training lies. One process at a time may work with it."""
+
+    def __init__(self, work: dict[str, Any]) -> None:
+        """`work` is everything that decides the result, but for the code, which is added here."""
+        content = json.dumps(work | {"code": code_hashes()}, sort_keys=True).encode()
+        self.key = hashlib.sha256(content).hexdigest()[:32]
+        self.folder = dvc_cache() / "resume"
+
+    def lock(self) -> AbstractContextManager[object]:
+        """Keep other processes from the same training; wait where one is at it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / f"{self.key}.lock")
+        try:
+            return lock.acquire(blocking=False)
+        except Timeout:
+            print("Waiting for another process that trains the same", flush=True)
+            return lock.acquire()
+
+    def load(self, last_epoch: int) -> dict[str, Any] | None:
+        """The newest state that is not beyond `last_epoch`; None where there is none.
+
+        A damaged state is deleted, with a warning.
+        """
+        for path in sorted(self._states(), reverse=True):
+            _, epoch, digest = path.stem.split("-")
+            if int(epoch) > last_epoch:
+                continue
+            if hashlib.sha256(path.read_bytes()).hexdigest() == digest:
+                state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+                return state
+            path.unlink()
+            print(f"warning: {path}: damaged, therefore deleted", file=sys.stderr)
+        return None
+
+    def save(self, state: dict[str, Any], epoch: int) -> None:
+        """Keep the state after an epoch, in place of the one before it."""
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        content = buffer.getvalue()
+        digest = hashlib.sha256(content).hexdigest()
+        path = self.folder / f"{self.key}-{epoch:05}-{digest}.pt"
+        write_atomically(path, content)
+        for old in self._states():
+            if old != path:
+                old.unlink()
+        with suppress(FileNotFoundError):  # another training deletes the oldest ones, too
+            by_age = sorted(self.folder.glob("*.pt"), key=lambda path: path.stat().st_mtime)
+            for oldest in by_age[:-KEPT]:
+                oldest.unlink()
+
+    def _states(self) -> list[Path]:
+        return list(self.folder.glob(f"{self.key}-*.pt"))
+
+
+def dvc_cache() -> Path:
+    """DVC's cache folder: cache.dir of its configuration, or .dvc/cache."""
+    return Path(Config(str(DVC.resolve()))["cache"].get("dir") or DVC / "cache")
+
+
+def code_hashes() -> dict[str, str]:
+    """SHA-256 of each loaded module of this package, by name."""
+    return {
+        name: hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
+        for name, module in sys.modules.items()
+        if name.startswith("mnist_pipeline.") and module.__file__
+    }

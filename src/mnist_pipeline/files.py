@@ -1,0 +1,114 @@
+"""Where the stages' files lie, how they are read and checked, and how they are written whole."""
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Never, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+WEIGHTS = Path("models/weights.safetensors")
+MODEL = Path("models/mnist_cnn.pt")
+CARD = Path("models/model_card.md")
+METRICS = Path("metrics/metrics.json")
+ERRORS = Path("metrics/errors.csv")
+HISTORY = Path("metrics/history.csv")
+ENVIRONMENT = Path("metrics/environment.json")
+PICTURE = Path("metrics/misclassified.png")
+
+
+class InputError(Exception):
+    """Bad input. The message names the file or key, what was expected and what was found."""
+
+
+class Record(BaseModel):
+    """Base of every schema: frozen, strictly typed, no unknown key, no NaN, no infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+Schema = TypeVar("Schema", bound=Record)
+
+
+def validate(schema: type[Schema], tree: Any, name: str, key: str = "") -> Schema:
+    """A tree of plain values as its schema.
+
+    Raises InputError that names the file and all the faults in one line. `key` is where the
+    tree stands in the file.
+    """
+    try:
+        return schema.model_validate(tree)
+    except ValidationError as error:
+        faults = "; ".join(_fault(fault, key) for fault in error.errors())
+        raise InputError(f"{name}: {faults}") from error
+
+
+def parse_json(text: str, name: str) -> dict[str, Any]:
+    """A JSON object; InputError for anything else, and for NaN and infinity."""
+    try:
+        tree = json.loads(text, parse_constant=_refuse)
+    except ValueError as error:
+        raise InputError(f"{name}: expected JSON, found: {error}") from error
+    return _keys(tree, name)
+
+
+def parse_yaml(text: str, name: str) -> dict[str, Any]:
+    """A YAML mapping, read as DVC reads it: 1e-3 is a number. InputError for anything else."""
+    try:
+        tree = YAML(typ="safe", pure=True).load(text)
+    except (YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
+        what = getattr(error, "problem", None) or str(error)
+        raise InputError(f"{name}:{where} expected YAML, found: {what}") from error
+    return _keys(tree, name)
+
+
+def read_text(path: Path) -> str:
+    """A file's text; InputError where it is not UTF-8."""
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: expected UTF-8, found: {error}") from error
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: its old content stays until the new one is on disk.
+
+    One writer at a time. Raises OSError that names the file where the disk refuses.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")  # after a kill, the next write takes it over
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from error
+
+
+def _keys(tree: Any, name: str) -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        raise InputError(f"{name}: expected keys with values, found {type(tree).__name__}")
+    return tree
+
+
+def _refuse(constant: str) -> Never:
+    raise ValueError(f"{constant}, which is not a finite number")
+
+
+def _fault(fault: Any, key: str) -> str:
+    where = ".".join(map(str, [*([key] if key else []), *fault["loc"]])) or "values"
+    if fault["type"] == "extra_forbidden":
+        return f"{where}: unknown key"
+    if fault["type"] == "missing":
+        return f"{where}: expected a value, found none"
+    expected = fault["msg"].replace("Input should be", "expected")
+    return f"{where}: {expected}, found {fault['input']!r}"

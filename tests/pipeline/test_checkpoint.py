@@ -1,0 +1,152 @@
+"""Going on from a stored epoch: the same bytes as never having stopped."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+from conftest import set_params
+
+from mnist_pipeline import checkpoint, train
+from mnist_pipeline.checkpoint import Checkpoint
+from mnist_pipeline.files import HISTORY, WEIGHTS
+
+WORK = {"data": {"a.gz": "00"}, "parameters": {"lr": 1.0}, "environment": {"threads": 2}}
+
+
+@pytest.fixture
+def repository(workspace):
+    """A stage's working folder in a DVC repository; short epochs."""
+    (workspace / ".dvc").mkdir()
+    set_params(train={"validation_fraction": 0.8, "batch_size": 16})
+    return workspace
+
+
+@pytest.fixture
+def outcome(repository, capsys):
+    """Train so many epochs: weights, history, the epochs worked on, and stderr."""
+
+    def outcome(epochs: int, **parameters) -> tuple[str, str, list[int], str]:
+        set_params(train={"epochs": epochs} | parameters)
+        train.main()
+        out, err = capsys.readouterr()
+        worked = {int(line.split()[2]) for line in out.splitlines() if "Train Epoch:" in line}
+        # Of the weights' file only the tensors: its provenance names the number of epochs.
+        tensors = safetensors.torch.load_file(WEIGHTS)
+        digest = hashlib.sha256(safetensors.torch.save(tensors)).hexdigest()
+        return digest, HISTORY.read_text(), sorted(worked), err
+
+    return outcome
+
+
+def stored() -> list[Path]:
+    """The states in the working folder's cache."""
+    return sorted(Path(".dvc/cache/resume").glob("*.pt"))
+
+
+def test_more_epochs_go_on(outcome):
+    """2 → 4 trains two epochs, again 4 none; the bytes are those of a fresh run."""
+    assert outcome(2)[2] == [1, 2]
+    extended, again = outcome(4), outcome(4)
+    assert (extended[2], again[2]) == ([3, 4], [])
+    assert again[:2] == extended[:2]
+    stored()[0].unlink()
+    fresh = outcome(4)
+    assert fresh[2] == [1, 2, 3, 4]
+    assert fresh[:2] == extended[:2]
+
+
+def test_fewer_epochs_start_afresh(outcome):
+    """A state beyond the last epoch is of no use; one state a key is kept."""
+    outcome(2)
+    assert outcome(1)[2] == [1]
+    assert [path.name.split("-")[1] for path in stored()] == ["00001"]
+
+
+def test_other_work_starts_afresh(outcome):
+    """Another learning rate, another seed: nothing of the first training is used or lost."""
+    outcome(1)
+    assert outcome(1, lr=0.5)[2] == [1]
+    assert outcome(1, lr=1.0, seed=2)[2] == [1]
+    assert outcome(1, seed=1)[2] == []
+    assert len(stored()) == 3
+
+
+def test_dry_run_keeps_and_finds_nothing(outcome):
+    """A dry run is there to be watched: it always does its one step."""
+    assert outcome(1, dry_run=True)[2] == [1]
+    assert outcome(1, dry_run=True)[2] == [1]
+    assert stored() == []
+
+
+def test_key_holds_all_that_can_change_the_result(repository, monkeypatch, tmp_path):
+    """Data, parameters, environment and code: a change in any is another key."""
+    keys = [Checkpoint(WORK).key, Checkpoint(WORK).key]
+    assert keys[0] == keys[1]
+    keys += [Checkpoint(WORK | {section: {"x": 1}}).key for section in WORK]
+    changed = tmp_path / "changed.py"
+    changed.write_text("# another line")
+    monkeypatch.setattr(sys.modules["mnist_pipeline.model"], "__file__", str(changed))
+    keys.append(Checkpoint(WORK).key)
+    assert len(set(keys)) == 5
+
+
+@pytest.mark.parametrize("damage", [lambda c: c[:1000], lambda c: c[:-1] + bytes([c[-1] ^ 1])])
+def test_damaged_state_is_deleted_and_training_starts_afresh(outcome, damage):
+    """Cut off, or with one bit turned: one warning that names the file; the same result."""
+    good = outcome(2)
+    (path,) = stored()
+    path.write_bytes(damage(path.read_bytes()))
+    again = outcome(2)
+    assert again[2] == [1, 2]
+    assert again[:2] == good[:2]
+    assert again[3] == f"warning: {path}: damaged, therefore deleted\n"
+    assert stored() == [path]
+
+
+def test_number_of_states_is_bounded_and_the_oldest_go_first(repository, monkeypatch):
+    """Of all keys together no more than KEPT."""
+    monkeypatch.setattr(checkpoint, "KEPT", 2)
+    for age, name in enumerate("abc"):
+        point = Checkpoint({"name": name})
+        with point.lock():
+            point.save({"name": name}, epoch=1)
+        for path in stored():
+            os.utime(path, (path.stat().st_mtime - 10 * (3 - age),) * 2)
+    found = [Checkpoint({"name": name}).load(1) for name in "abc"]
+    assert found == [None, {"name": "b"}, {"name": "c"}]
+
+
+def test_second_process_with_the_same_work_waits(repository):
+    """It says that it waits, and goes on when the first one has ended."""
+    code = (
+        "from mnist_pipeline.checkpoint import Checkpoint\npoint = Checkpoint({})\n"
+        "with point.lock():\n    print('in', point.key, flush=True)"
+    )
+    # The same modules in both, so the same key.
+    inner = [sys.executable, "-c", code]
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code + "; input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with holder:
+        first = holder.stdout.readline().split()
+        second = subprocess.Popen(inner, stdout=subprocess.PIPE, text=True)
+        with second:
+            waiting = second.stdout.readline()
+            assert second.poll() is None
+            holder.communicate("\n")
+            assert waiting == "Waiting for another process that trains the same\n"
+            assert second.stdout.readline().split() == first
+
+
+def test_states_lie_beside_a_shared_cache(repository, tmp_path_factory):
+    """Where DVC's cache.dir points elsewhere, another clone finds them there."""
+    shared = tmp_path_factory.mktemp("shared")
+    (repository / ".dvc/config.local").write_text(f"[cache]\n    dir = {shared}\n")
+    assert Checkpoint(WORK).folder == shared / "resume"

@@ -1,0 +1,345 @@
+"""Stage download: what a mirror may do wrong, and what a disk may; no wrong byte is passed on."""
+
+import gzip
+import hashlib
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+
+import pooch.core
+import pytest
+
+from mnist_pipeline import download, mnist
+from mnist_pipeline.files import InputError
+from mnist_pipeline.mnist import RAW
+
+PUBLIC = [
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+]
+MD5 = {  # as published with MNIST
+    "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+    "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+    "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+}
+NAMES = list(MD5)
+NAME = NAMES[0]
+
+# Stand-ins for MNIST's files, and the table that knows them.
+FILES = {name: f"{name} is here. ".encode() * 1500 for name in NAMES}
+TABLE = {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()}
+WRONG = FILES[NAME][:-1] + b"!"
+
+
+class Request(BaseHTTPRequestHandler):
+    """One request to a mirror; the mirror's answer does the rest."""
+
+    server: "Mirror"
+
+    def do_GET(self) -> None:
+        self.name = self.path.rsplit("/", 1)[-1]
+        self.server.asked_for.append(self.name)
+        self.server.encodings.append(self.headers["Accept-Encoding"])
+        self.server.answer(self)
+
+    def send(self, content: bytes, length: int | None = None) -> None:
+        """Answer 200 and send the content, under a length that may be a lie."""
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content) if length is None else length))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing; http.server would write to stderr."""
+
+
+Answer = Callable[[Request], None]
+
+
+class Mirror(ThreadingHTTPServer):
+    """A mirror on this machine that gives one answer to all requests, and remembers them."""
+
+    daemon_threads = False  # server_close waits for them
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(("127.0.0.1", 0), Request)
+        self.answer = answer
+        self.asked_for: list[str] = []
+        self.encodings: list[str] = []
+        self.closing = threading.Event()
+        self.url = f"http://127.0.0.1:{self.server_port}/"
+        threading.Thread(target=self.serve_forever, args=[0.01]).start()
+
+    def end(self) -> None:
+        self.closing.set()
+        self.shutdown()
+        self.server_close()
+
+
+def good(request: Request) -> None:
+    request.send(FILES[request.name])
+
+
+def missing(request: Request) -> None:
+    request.send_error(404)
+
+
+def wrong(request: Request) -> None:
+    request.send(WRONG)
+
+
+def cut_off(request: Request) -> None:
+    request.send(FILES[request.name][:9000], len(FILES[request.name]))
+
+
+def stalled(request: Request) -> None:
+    cut_off(request)
+    request.server.closing.wait(timeout=10)
+
+
+def reset(request: Request) -> None:
+    linger = struct.pack("ii", 1, 0)  # close() then sends RST
+    request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    os.close(request.connection.detach())
+
+
+FAULTS = {  # and the words that tell the reader what was wrong
+    missing: "status 404",
+    wrong: "wrong bytes",
+    cut_off: "connection broke off",
+    stalled: "timed out",
+    reset: "no connection",
+}
+
+
+@pytest.fixture
+def mirror() -> Iterator[Callable[[Answer], Mirror]]:
+    """Starts mirrors, which end with the test."""
+    started: list[Mirror] = []
+
+    def start_mirror(answer: Answer) -> Mirror:
+        started.append(Mirror(answer))
+        return started[-1]
+
+    yield start_mirror
+    for one in started:
+        one.end()
+
+
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Our own small files for MNIST's, and little patience; pooch's pauses, which take no time."""
+    seconds: list[float] = []
+    monkeypatch.setattr(pooch.core, "time", SimpleNamespace(sleep=seconds.append))
+    monkeypatch.delenv("MNIST_MIRROR", raising=False)
+    monkeypatch.setattr(download, "SHA256", TABLE)
+    monkeypatch.setattr(download, "TIMEOUT", (5.0, 0.5))
+    return seconds
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: a project that wants MNIST, still without data."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("data: {source: mnist}\n")
+    return tmp_path
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    """Every file in a folder, hidden and temporary ones too, with its content."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()} if folder.exists() else {}
+
+
+def put(folder: Path, files: dict[str, bytes]) -> Path:
+    """A folder with these files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_a_faulty_mirror_is_passed_over(fault, mirror, tmp_path):
+    """One line names the file, the mirror and the fault; the next mirror makes good."""
+    bad = mirror(fault)
+    with pytest.raises(InputError) as caught:
+        download.fetch(NAME, tmp_path, [bad.url])
+    assert files_in(tmp_path) == {}
+    message = str(caught.value)
+    assert message.startswith(f"{NAME}: ")
+    assert FAULTS[fault] in message.partition(f"{bad.url} (")[2]
+    download.fetch(NAME, tmp_path, [bad.url, mirror(good).url])
+    assert files_in(tmp_path) == {NAME: FILES[NAME]}
+
+
+def test_all_mirrors_are_named_in_the_error(mirror, tmp_path, pauses):
+    """One line lists them in order, each with its fault, after three attempts in 1 s and 2 s."""
+    first, second = mirror(missing), mirror(wrong)
+    with pytest.raises(InputError) as caught:
+        download.fetch(NAME, tmp_path, [first.url, second.url])
+    assert f"{first.url} (status 404); {second.url} (wrong bytes)" in str(caught.value)
+    assert first.asked_for == second.asked_for == [NAME] * 3
+    assert pauses == [1, 2, 1, 2]
+
+
+def test_the_server_is_asked_not_to_repack(mirror, tmp_path):
+    """The request wants the .gz file as it is, not its content in another encoding."""
+    server = mirror(good)
+    download.fetch(NAME, tmp_path, [server.url])
+    assert server.encodings == ["identity"]
+
+
+def test_a_wrong_file_on_disk_is_not_believed(mirror, tmp_path):
+    """Its name is right and its bytes are not: the download fails where no mirror helps."""
+    put(tmp_path, {NAME: WRONG})
+    with pytest.raises(InputError, match=NAME):
+        download.fetch(NAME, tmp_path, [mirror(wrong).url])
+    assert files_in(tmp_path) == {NAME: WRONG}
+
+
+def test_a_folder_is_a_mirror(tmp_path):
+    """A folder with the file serves as well as a server."""
+    source = put(tmp_path / "mirror", FILES)
+    download.fetch(NAME, tmp_path / "raw", [str(source)])
+    assert files_in(tmp_path / "raw") == {NAME: FILES[NAME]}
+    assert files_in(source) == FILES
+
+
+@pytest.mark.parametrize("files", [{}, {NAME: WRONG}], ids=["empty", "wrong"])
+def test_a_bad_folder_falls_to_the_next_mirror(files, mirror, tmp_path, pauses):
+    """No file in it, or a wrong one: on to the next mirror, without a pause; the error says so."""
+    source = put(tmp_path / "mirror", files)
+    what = "wrong bytes" if files else "no such file"
+    with pytest.raises(InputError, match=f"{source} \\({what}\\)"):
+        download.fetch(NAME, tmp_path / "raw", [str(source)])
+    download.fetch(NAME, tmp_path / "raw", [str(source), mirror(good).url])
+    assert files_in(tmp_path / "raw") == {NAME: FILES[NAME]}
+    assert pauses == []
+
+
+def test_the_users_mirror_comes_first(monkeypatch):
+    """MNIST_MIRROR comes before the two public mirrors; unset or empty, it is none."""
+    assert download.mirrors() == PUBLIC
+    monkeypatch.setenv("MNIST_MIRROR", "")
+    assert download.mirrors() == PUBLIC
+    monkeypatch.setenv("MNIST_MIRROR", "/srv/mnist")
+    assert download.mirrors() == ["/srv/mnist", *PUBLIC]
+
+
+@pytest.mark.parametrize("there", [{}, FILES | {NAME: WRONG}], ids=["nothing", "a wrong file"])
+def test_the_stage_fetches_what_is_not_there(there, mirror, project, monkeypatch):
+    """The four files end up in data/MNIST/raw; a good one already there causes no request."""
+    put(project / RAW, there)
+    server = mirror(good)
+    monkeypatch.setenv("MNIST_MIRROR", server.url)
+    download.main()
+    assert files_in(project / RAW) == FILES
+    assert server.asked_for == ([NAME] if there else NAMES)
+
+
+# The stage as a process of its own, as `python -m` starts it, with our stand-ins for MNIST's files,
+# and without scikit-learn, which it does not need here and which costs 2 s.
+CODE = """
+import json, resource, runpy, sys, types
+sys.modules["mnist_pipeline.digits"] = types.ModuleType("digits")
+from mnist_pipeline import mnist
+mnist.SHA256 = json.loads(sys.argv[1])
+if len(sys.argv) > 2:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+sys.argv = ["mnist_pipeline", "download"]
+runpy.run_module("mnist_pipeline", run_name="__main__")
+"""
+
+
+def start(folder: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
+    """Start the stage in a folder; words may be a limit on the size of files."""
+    return subprocess.Popen(
+        [sys.executable, "-c", CODE, json.dumps(TABLE), *words],
+        cwd=folder,
+        env=os.environ | environment,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit status and stderr of a process, which gets a minute to end."""
+    with process:
+        try:
+            _, stderr = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    return process.returncode, stderr
+
+
+def test_killed_in_mid_download(mirror, project):
+    """After SIGKILL no half file bears MNIST's name (a temporary one may); a rerun completes."""
+    dripping = mirror(lambda request: (good if request.name == NAMES[0] else stalled)(request))
+    with start(project, MNIST_MIRROR=dripping.url) as process:
+        deadline = time.monotonic() + 30
+        while sum(map(len, files_in(project / RAW).values())) <= len(FILES[NAMES[0]]):
+            assert time.monotonic() < deadline, "the second file never began to arrive"
+            time.sleep(0.01)
+        process.kill()
+    left = files_in(project / RAW)
+    assert {name: left[name] for name in NAMES if name in left} == {NAMES[0]: FILES[NAMES[0]]}
+    healthy = mirror(good)
+    assert ended(start(project, MNIST_MIRROR=healthy.url)) == (0, "")
+    assert files_in(project / RAW).items() >= FILES.items()
+    assert healthy.asked_for == NAMES[1:]
+
+
+def test_full_disk(mirror, project):
+    """No space left: one line, exit status 2, and neither a partial nor a temporary file."""
+    limit = str(len(FILES[NAME]) - 1)  # bytes in a file, in place of a disk's
+    status, stderr = ended(start(project, limit, MNIST_MIRROR=mirror(good).url))
+    assert stderr == f"error: {RAW / NAME}: cannot be written: File too large\n"
+    assert status == 2
+    assert files_in(project / RAW) == {}
+
+
+def test_no_network(project):
+    """One line that names the file and both mirrors, and exit status 2."""
+    status, stderr = ended(start(project))
+    assert stderr.startswith(f"error: {NAME}: ")
+    assert stderr.count("\n") == 1
+    assert all(f"{url} (no connection)" in stderr for url in PUBLIC)
+    assert status == 2
+
+
+def test_digits_are_the_same_on_every_machine(digits_files):
+    """The embedded digits, unpacked: the bytes that were written when this test was."""
+    found = {name: gzip.decompress(content) for name, content in digits_files.items()}
+    assert {name: hashlib.sha256(content).hexdigest()[:16] for name, content in found.items()} == {
+        "train-images-idx3-ubyte.gz": "5763b4a4c109aab9",
+        "train-labels-idx1-ubyte.gz": "d1dd98b2b42041d9",
+        "t10k-images-idx3-ubyte.gz": "d5e0f6c045d1cb62",
+        "t10k-labels-idx1-ubyte.gz": "0001787526e86554",
+    }
+
+
+REAL = os.environ.get("MNIST_MIRROR", "")
+
+
+@pytest.mark.skipif(not REAL, reason="MNIST_MIRROR names no folder or mirror with the real files")
+def test_real_mnist(tmp_path, monkeypatch):
+    """From MNIST_MIRROR come the files that were published, by their MD5."""
+    monkeypatch.setattr(download, "SHA256", mnist.SHA256)
+    for name in NAMES:
+        download.fetch(name, tmp_path, [REAL])
+    found = {
+        name: hashlib.md5(content, usedforsecurity=False).hexdigest()
+        for name, content in files_in(tmp_path).items()
+    }
+    assert found == MD5

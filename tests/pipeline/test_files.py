@@ -1,0 +1,81 @@
+"""Files are written whole or not at all, and read strictly."""
+
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from mnist_pipeline.files import InputError, parse_json, read_text, write_atomically
+
+
+def test_write_makes_folders_and_replaces(tmp_path):
+    """The file is there whole, readable for all, and nothing else is."""
+    path = tmp_path / "new" / "file"
+    write_atomically(path, b"old")
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_write_does_not_go_through_links(tmp_path):
+    """DVC may link outputs to its cache: a write must not reach what the link points to."""
+    (tmp_path / "cache").write_bytes(b"old")
+    os.link(tmp_path / "cache", tmp_path / "file")
+    write_atomically(tmp_path / "file", b"new")
+    assert (tmp_path / "cache").read_bytes() == b"old"
+
+
+def test_full_disk_keeps_the_old_file(tmp_path):
+    """No room for the new content: one line, status 2, the old content, no leftovers."""
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    code = (
+        "from pathlib import Path; from mnist_pipeline import __main__, files\n"
+        "with __main__.one_line_errors(): files.write_atomically(Path('file'), bytes(10_000))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == "error: file: cannot be written: File too large\n"
+    assert done.returncode == 2
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_unwritable_folder_is_refused(tmp_path):
+    """A folder that cannot be made: the error names the file."""
+    (tmp_path / "file").write_bytes(b"")
+    path = tmp_path / "file" / "below"
+    with pytest.raises(OSError, match="cannot be written") as error:
+        write_atomically(path, b"")
+    assert error.value.filename == str(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"a": NaN}', "expected JSON, found: NaN, which is not a finite number"),
+        ('{"a": ', "expected JSON, found: "),
+        ("[]", "expected keys with values, found list"),
+    ],
+)
+def test_bad_json_is_refused(text, says):
+    """Broken off, no object, or a number that is not finite."""
+    with pytest.raises(InputError, match=f"a.json: {says}"):
+        parse_json(text, "a.json")
+
+
+def test_text_that_is_not_utf8_is_refused(tmp_path):
+    """The error names the file."""
+    (tmp_path / "a.json").write_bytes(b"\xff")
+    with pytest.raises(InputError, match=r"a\.json: expected UTF-8"):
+        read_text(tmp_path / "a.json")

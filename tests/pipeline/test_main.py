@@ -1,0 +1,98 @@
+"""The command line: what it lists, what it runs, and how errors end it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import refusal
+
+from mnist_pipeline import __main__
+from mnist_pipeline.files import InputError
+
+NAMES = sorted(__main__.commands())
+
+
+def command(*words: str) -> subprocess.CompletedProcess[str]:
+    """python -m mnist_pipeline with these words."""
+    line = [sys.executable, "-m", "mnist_pipeline", *words]
+    return subprocess.run(line, capture_output=True, text=True, check=False)
+
+
+def raising(error: BaseException):
+    """A command that ends with an error."""
+
+    def main() -> None:
+        raise error
+
+    return main
+
+
+def test_every_stage_and_tool_is_listed_with_a_line():
+    """Alone, and with --help: a name and what it does, each on a line of at most 100 characters."""
+    alone, asked = command(), command("--help")
+    assert alone.stdout == asked.stdout
+    lines = alone.stdout.splitlines()[2:]
+    assert [line.split()[0] for line in lines] == NAMES
+    assert {"download", "train", "evaluate", "save", "report"} <= set(NAMES)
+    assert all(20 < len(line) <= 100 and line.endswith(".") for line in lines)
+
+
+def test_an_unknown_name_is_refused():
+    """One line that lists the names; exit status 2."""
+    done = command("trian")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: trian: expected one of {', '.join(NAMES)}\n"
+
+
+def test_only_what_a_name_needs_is_imported():
+    """The list costs no import of torch, and download none of other stages."""
+    code = "import sys; from mnist_pipeline import __main__; __main__.main(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[1] for name in done.stdout.split() if "mnist_pipeline." in name}
+    assert loaded == {"__main__", "files", "leash"}
+
+
+def test_bad_input_is_one_line_and_status_2(capsys):
+    """Line ends and indentation inside a message become blanks."""
+    assert refusal(raising(InputError("a: b\n  c")), capsys) == "a: b c"
+
+
+def test_missing_file_is_one_line_and_status_2(tmp_path, capsys):
+    """The operating system's refusals name the file."""
+    path = tmp_path / "missing"
+    assert refusal(path.read_bytes, capsys) == f"{path}: No such file or directory"
+
+
+def test_a_bug_keeps_its_traceback():
+    """What is nobody's bad input is not hidden."""
+    with pytest.raises(ZeroDivisionError), __main__.one_line_errors():
+        print(1 // 0)
+
+
+def test_interrupt_is_one_word(capsys):
+    """Ctrl-C: no traceback, the status of SIGINT."""
+    with pytest.raises(SystemExit) as end, __main__.one_line_errors():
+        raise KeyboardInterrupt
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's service is Linux's own")
+@pytest.mark.parametrize(("variable", "lives"), [("DVC_STAGE", False), ("OTHER", True)])
+def test_stage_whose_dvc_is_gone_ends_at_once(tmp_path, variable, lives):
+    """Even where dvc was gone before the stage could ask the kernel; other programs go on."""
+    # The shell is dvc here: it ends first, its child is adopted by a process of another group.
+    late = f"(sleep 0.5; exec env {variable}=x {sys.executable} -m mnist_pipeline download) &"
+    done = subprocess.run(
+        ["/bin/sh", "-c", late],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+        start_new_session=True,
+        env=os.environ,
+    )
+    assert ("params.yaml: No such file" in done.stdout) == lives
+    assert bool(done.stdout) == lives

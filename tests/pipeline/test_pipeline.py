@@ -1,0 +1,341 @@
+"""The pipeline as a whole: what reruns, what dvc.yaml says, and the real thing on the digits."""
+
+import ast
+import gzip
+import importlib.util
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from benchmarks.classic import Net
+from conftest import ROOT, copy_of_project, dvc, git, set_params
+from ruamel.yaml import YAML
+
+from mnist_pipeline.dataset import read_pairs
+
+STAGES = ["download", "train", "evaluate", "save"]  # each one needs what the one before it wrote
+PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")
+PARAMS = YAML(typ="safe").load(ROOT / "params.yaml")
+FIRST_KEYS = [f"{section}.{next(iter(keys))}" for section, keys in PARAMS.items()]
+SOURCES = sorted(
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "src/mnist_pipeline").rglob("*")
+    if path.is_file() and "__pycache__" not in path.parts
+)
+RAW = "data/MNIST/raw/"
+TRAINING_DATA = [RAW + "train-images-idx3-ubyte.gz", RAW + "train-labels-idx1-ubyte.gz"]
+TEST_DATA = [RAW + "t10k-images-idx3-ubyte.gz", RAW + "t10k-labels-idx1-ubyte.gz"]
+
+
+# dvc.yaml against the source
+
+
+def outputs(stage: str, kinds: tuple[str, ...] = ("outs", "metrics", "plots")) -> dict[str, Any]:
+    """Paths of a stage's outputs → their options."""
+    found: dict[str, Any] = {}
+    for kind in kinds:
+        for entry in PIPELINE["stages"][stage].get(kind, []):
+            found |= entry if isinstance(entry, dict) else {entry: {}}
+    return found
+
+
+def modules() -> dict[str, str]:
+    """Dotted names of the package's modules → their paths."""
+    names = {}
+    for source in SOURCES:
+        parts = Path(source).relative_to("src").with_suffix("").parts
+        if source.endswith(".py"):
+            names[".".join(parts).removesuffix(".__init__")] = source
+    return names
+
+
+def imports(module: str) -> set[str]:
+    """Modules of the package which a module imports itself, wherever in it, in any form."""
+    known = modules()
+    package = module if known[module].endswith("__init__.py") else module.rpartition(".")[0]
+    names = {package}
+    for node in ast.walk(ast.parse((ROOT / known[module]).read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            base = importlib.util.resolve_name(base, package)
+            names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+    return names & known.keys()
+
+
+def closure(stage: str) -> set[str]:
+    """Modules that a stage runs with: __main__, itself, and what these import."""
+    found: set[str] = set()
+    new = {"mnist_pipeline.__main__", f"mnist_pipeline.{stage}"}
+    while new:
+        found |= new
+        new = set().union(*map(imports, new)) - found
+    return found
+
+
+def closure_files(stage: str) -> set[str]:
+    """The files of a stage's modules."""
+    return {modules()[name] for name in closure(stage)}
+
+
+def sections_loaded(stage: str) -> set[str]:
+    """Sections of params.yaml that a stage's modules ask load_params for."""
+    return {
+        ast.literal_eval(node.args[0])
+        for path in closure_files(stage)
+        for node in ast.walk(ast.parse((ROOT / path).read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "load_params"
+    }
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_source_deps_are_the_import_closure(stage: str) -> None:
+    """A stage depends on each module it runs with, and on no other."""
+    deps = {dep for dep in PIPELINE["stages"][stage]["deps"] if dep.startswith("src/")}
+    missing, needless = closure_files(stage) - deps, deps - closure_files(stage)
+    assert not missing, f"dvc.yaml: {stage}: deps lack what it imports: {sorted(missing)}"
+    assert not needless, f"dvc.yaml: {stage}: deps name what it never imports: {sorted(needless)}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_stage_imports_another(stage: str) -> None:
+    """What two stages share lives in a module that is no stage."""
+    others = {f"mnist_pipeline.{other}" for other in STAGES} - {f"mnist_pipeline.{stage}"}
+    assert not closure(stage) & others
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_params_are_the_sections_loaded(stage: str) -> None:
+    """A stage depends on each section it loads; only log, which changes no result, is left out."""
+    assert set(PIPELINE["stages"][stage]["params"]) == sections_loaded(stage) - {"log"}
+
+
+def test_no_stage_reads_data_it_does_not_need() -> None:
+    """New test data trains nothing anew, and new training data alone tests nothing anew."""
+    read = {
+        stage: [dep for dep in PIPELINE["stages"][stage]["deps"] if dep.startswith("data/")]
+        for stage in STAGES
+    }
+    assert read == {"download": [], "train": TRAINING_DATA, "evaluate": TEST_DATA, "save": []}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_cmd_is_one_simple_command(stage: str) -> None:
+    """Every stage runs this checkout's code, with no shell left between dvc and python."""
+    expected = f"env PYTHONPATH=src python -m mnist_pipeline {stage}"
+    assert PIPELINE["stages"][stage]["cmd"] == expected
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_everything_has_a_description(stage: str) -> None:
+    """Every stage and every output says what it is."""
+    undescribed = [path for path, options in outputs(stage).items() if not options.get("desc")]
+    assert not undescribed
+    assert PIPELINE["stages"][stage].get("desc")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_nothing_switches_the_run_cache_off(stage: str) -> None:
+    """No persist, no always_changed; cache: false for metrics and plots alone."""
+    assert not PIPELINE["stages"][stage].get("always_changed")
+    assert not [path for path, options in outputs(stage).items() if options.get("persist")]
+    cached = outputs(stage, kinds=("outs",))
+    assert not [path for path, options in cached.items() if options.get("cache") is False]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_metrics_and_plots_are_kept_in_git(stage: str) -> None:
+    """What a reviewer reads is committed, not cached, and lies in metrics/."""
+    for path, options in outputs(stage, kinds=("metrics", "plots")).items():
+        assert options["cache"] is False, path
+        assert path.startswith("metrics/")
+
+
+def test_the_model_is_an_artifact() -> None:
+    """The model registry finds the exported model, with a description."""
+    (artifact,) = PIPELINE["artifacts"].values()
+    assert artifact["path"] == "models/mnist_cnn.pt"
+    assert artifact["path"] in outputs("save")
+    assert artifact["type"] == "model"
+    assert artifact["desc"]
+
+
+# The real thing, on the digits
+
+QUICK = {"data": {"source": "digits"}, "train": {"epochs": 2}, "save": {"min_accuracy": 0.0}}
+
+
+def fresh_copy(folder: Path) -> Path:
+    """A copy of the project in which no stage has run yet."""
+    repo = copy_of_project(folder)
+    (repo / "dvc.lock").unlink(missing_ok=True)
+    shutil.rmtree(repo / "metrics", ignore_errors=True)
+    return repo
+
+
+def repro_all(repos: list[Path]) -> list[subprocess.CompletedProcess[str]]:
+    """Real repros, side by side, as most of a stage's time is one core's work: its imports."""
+    with ThreadPoolExecutor() as pool:
+        # passive: threads that wait leave the cores to the others
+        return list(pool.map(lambda repo: dvc(repo, "repro", OMP_WAIT_POLICY="passive"), repos))
+
+
+def make_twins(folder: Path) -> list[Path]:
+    """Two copies of the project, each with its own cache, after a real repro."""
+    repos = [fresh_copy(folder / name) for name in ("one", "two")]
+    for repo in repos:
+        set_params(repo, **QUICK)
+    for result in repro_all(repos):
+        assert result.returncode == 0, result.stdout
+    return repos
+
+
+@pytest.fixture(scope="module", autouse=True)
+def begun(
+    _no_dvc_of_ours: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Future[list[Path]] | None]:
+    """The twins in the making, beside the quick tests; none where no test asks for them."""
+    wanted = any("twins" in getattr(test, "fixturenames", ()) for test in request.session.items)
+    with ThreadPoolExecutor() as pool:
+        yield pool.submit(make_twins, tmp_path_factory.mktemp("twins")) if wanted else None
+
+
+@pytest.fixture(scope="module")
+def twins(begun: Future[list[Path]]) -> list[Path]:
+    """The twins, finished. Not to be changed."""
+    return begun.result()
+
+
+def locked_outputs(repo: Path) -> dict[str, dict[str, Any]]:
+    """Outputs in dvc.lock: path → hash and size."""
+    stages = YAML(typ="safe").load(repo / "dvc.lock")["stages"]
+    return {out["path"]: out for stage in stages.values() for out in stage["outs"]}
+
+
+def shrink_test_set(repo: Path) -> None:
+    """Change the code: 350 of the embedded digits for testing, not 360."""
+    path = repo / "src/mnist_pipeline/digits.py"
+    assert path.read_text().count("TEST_SIZE = 360") == 1
+    path.write_text(path.read_text().replace("TEST_SIZE = 360", "TEST_SIZE = 350"))
+
+
+def test_two_runs_give_the_same_bytes(twins: list[Path]) -> None:
+    """Every output of every stage is the same, byte for byte, in both copies."""
+    one, two = map(locked_outputs, twins)
+    assert one == two
+    assert sorted(one) == sorted(path for stage in STAGES for path in outputs(stage))
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "stale"),
+    [
+        ("data", {"source": "mnist"}, {"download"}),
+        ("runtime", {"threads": 1}, {"train", "evaluate"}),
+        ("train", {"lr": 0.5}, {"train"}),
+        ("evaluate", {"batch_size": 7}, {"evaluate"}),
+        ("save", {"min_accuracy": 0.1}, {"save"}),
+        ("log", {"interval": 1}, set()),
+    ],
+)
+def test_a_changed_parameter_reruns(twins: list[Path], section, change, stale) -> None:
+    """A parameter reruns the stages that its section concerns first, and no other."""
+    before = (twins[1] / "params.yaml").read_bytes()
+    set_params(twins[1], **{section: change})
+    found = json.loads(dvc(twins[1], "status", "--json").stdout)
+    (twins[1] / "params.yaml").write_bytes(before)
+    assert found.keys() == stale
+
+
+def test_repro_leaves_nothing_lying_about(twins: list[Path]) -> None:
+    """Files new to git after a repro: dvc.lock and the metrics, nothing else."""
+    status = git(twins[0], "status", "--porcelain", "--untracked-files=all")
+    untracked = {line[3:] for line in status.splitlines() if line.startswith("??")}
+    in_git = [outputs(stage, ("metrics", "plots")) for stage in STAGES]
+    assert untracked <= {"dvc.lock"}.union(*in_git)
+
+
+def test_the_classic_program_can_use_the_model(twins: list[Path]) -> None:
+    """mnist_cnn.pt is a plain state_dict; the classic network scores what metrics.json says."""
+    state = torch.load(twins[0] / "models/mnist_cnn.pt", weights_only=True)
+    net = Net()
+    net.load_state_dict(state)
+    net.eval()
+    assert {name.split(".")[0] for name in state} == {"conv1", "conv2", "fc1", "fc2"}
+    metrics = json.loads((twins[0] / "metrics/metrics.json").read_text())
+    images, labels = read_pairs(*(twins[0] / name for name in TEST_DATA))
+    with torch.no_grad():
+        predicted = net((images.unsqueeze(1) / 255 - 0.1307) / 0.3081).argmax(1)
+    assert int((predicted == labels).sum()) == metrics["correct"]
+
+
+def test_dvc_draws_the_plots(twins: list[Path], tmp_path: Path) -> None:
+    """dvc plots show writes a page with every plot on it."""
+    result = dvc(twins[0], "plots", "show", "--out", str(tmp_path))
+    assert result.returncode == 0, result.stdout
+    assert "WARNING" not in result.stdout
+    assert "ERROR" not in result.stdout
+    page = (tmp_path / "index.html").read_text()
+    for expected in ("Validation accuracy by epoch", "What is taken for what", "Losses by epoch"):
+        assert expected in page
+    assert "misclassified.png" in page
+
+
+def test_a_dry_run_is_marked_as_such(twins: list[Path], tmp_path: Path) -> None:
+    """A dry run takes all four stages and passes the gate; metrics and card say what it is."""
+    repo = shutil.copytree(twins[0], tmp_path / "dry")
+    shrink_test_set(repo)
+    set_params(repo, train={"dry_run": True}, save={"min_accuracy": 1.0})
+    result = dvc(repo, "repro")
+    assert result.returncode == 0, result.stdout
+    assert [stage for stage in STAGES if f"Running stage '{stage}'" in result.stdout] == STAGES
+    assert json.loads((repo / "metrics/metrics.json").read_text())["dry_run"] is True
+    assert "A dry run" in (repo / "models/model_card.md").read_text()
+
+
+# A checkout's own code, though another checkout is the one installed
+
+
+@pytest.fixture
+def edited(tmp_path: Path) -> Path:
+    """A copy of the project with a committed change to the code."""
+    repo = fresh_copy(tmp_path / "edited")
+    shrink_test_set(repo)
+    git(repo, "add", "--all")
+    git(repo, "commit", "--quiet", "--message=350 test images")
+    return repo
+
+
+def count_labels(path: Path) -> int:
+    """How many labels an IDX file holds, by its header."""
+    return int.from_bytes(gzip.decompress(path.read_bytes())[4:8], "big")
+
+
+def test_a_worktree_runs_its_own_code(edited: Path, tmp_path: Path) -> None:
+    """Not that of the checkout which the environment was installed for."""
+    git(edited, "worktree", "add", "--quiet", str(tmp_path / "other"))
+    set_params(tmp_path / "other", data={"source": "digits"})
+    result = dvc(tmp_path / "other", "repro", "download")
+    assert result.returncode == 0, result.stdout
+    assert count_labels(tmp_path / "other" / TEST_DATA[1]) == 350
+
+
+def test_an_experiment_runs_its_own_code(edited: Path) -> None:
+    """dvc exp run --temp runs the commit's code, and leaves the checkout as it was."""
+    result = dvc(
+        edited, "exp", "run", "--temp", "-n", "own", "-S", "data.source=digits", "download"
+    )
+    assert result.returncode == 0, result.stdout
+    (ref,) = git(edited, "for-each-ref", "--format=%(refname)", "refs/exps/*/*/own").split()
+    lock = YAML(typ="safe").load(git(edited, "show", f"{ref}:dvc.lock"))
+    (out,) = [out for out in lock["stages"]["download"]["outs"] if out["path"] == TEST_DATA[1]]
+    assert count_labels(edited / ".dvc/cache/files/md5" / out["md5"][:2] / out["md5"][2:]) == 350
+    assert git(edited, "status", "--porcelain") == ""
