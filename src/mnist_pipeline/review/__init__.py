@@ -1,0 +1,1 @@
+"""What a reviewer needs: is this change an improvement, a regression or noise?"""

@@ -1,0 +1,91 @@
+"""Git: what names stand for, and the files of a commit or a workspace in a folder of their own."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from mnist_pipeline.files import InputError
+
+
+def git(folder: Path, *words: str) -> str:
+    """Run git in a folder; what it printed. Raises InputError where it fails.
+
+    Git tells its hooks by variables which repository is theirs. They are left out, as `folder`
+    says which one is meant.
+    """
+    environment = {name: value for name, value in os.environ.items() if name[:4] != "GIT_"}
+    done = subprocess.run(
+        ["git", *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise InputError(f"git {words[0]}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def clone(repository: str, folder: Path, cache: Path | None = None, branch: str = "") -> Path:
+    """A git clone in a new or empty folder, with a DVC cache that may lie elsewhere."""
+    words = ["--branch", branch] if branch else []
+    git(Path(), "clone", "--quiet", *words, repository, str(folder))
+    if cache:  # DVC's configuration has git's format
+        where = str(cache.absolute())
+        git(folder, "config", "--file", ".dvc/config.local", "cache.dir", where)
+    return folder
+
+
+def resolve(top: Path, name: str) -> tuple[str, bool]:
+    """The commit that git or DVC knows by a name, and whether it is a DVC experiment's."""
+    from dvc.scm import SCM, RevError, resolve_rev  # noqa: PLC0415 (only the report needs it)
+
+    try:
+        return _commit(top, name), name.startswith("refs/exps/")
+    except InputError:
+        if not name:  # which DVC takes for HEAD
+            raise
+    try:
+        with SCM(str(top)) as scm:
+            return _commit(top, resolve_rev(scm, name)), True
+    except (RevError, InputError) as error:
+        raise InputError(f"{name}: expected a commit or an experiment of DVC: {error}") from error
+
+
+def _commit(top: Path, name: str) -> str:
+    return git(top, "rev-parse", "--verify", f"{name}^{{commit}}").strip()
+
+
+def merge_base(top: Path, base: str, head: str) -> str:
+    """The commit at which a head left a base.
+
+    Raises InputError where they have none in common. In a shallow clone, the true one may have
+    been cut off, so that an older one is refused as well.
+    """
+    shallow = git(top, "rev-parse", "--is-shallow-repository").strip() == "true"
+    try:
+        commit = git(top, "merge-base", base, head).strip()
+    except InputError:
+        commit = ""
+    if commit and (commit == base or not shallow):
+        return commit
+    advice = "; this clone is shallow: git fetch --unshallow" if shallow else ""
+    raise InputError(f"{base[:7]} and {head[:7]}: expected a commit in common, found none{advice}")
+
+
+def check_out(top: Path, commit: str, folder: Path) -> None:
+    """Put the files of a repository's commit into a new repository, which shares its objects.
+
+    As the commit has them, whatever this machine's git does to the ends of lines.
+    """
+    objects = git(top, "rev-parse", "--path-format=absolute", "--git-path", "objects")
+    git(top, "init", "--quiet", str(folder))
+    (folder / ".git/objects/info/alternates").write_text(objects, encoding="utf-8")
+    git(folder, "-c", "core.autocrlf=false", "read-tree", "--reset", "-u", commit)
+
+
+def copy_workspace(top: Path, folder: Path) -> None:
+    """Put the files of a repository's workspace, but those that git ignores, into a new one."""
+    git(top, "init", "--quiet", str(folder))
+    names = git(top, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    for name in filter(None, set(names.split("\0"))):
+        if (top / name).is_file():  # not: deleted, or a submodule
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(top / name, folder / name)

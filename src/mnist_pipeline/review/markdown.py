@@ -1,0 +1,181 @@
+"""Render a report that was printed with --json as Markdown, inert whatever it says.
+
+The report may come from a stranger's change. Whatever of it is text is shown as a code span, where
+GitHub knows neither HTML nor mentions, links or references, and only with characters that show.
+"""
+
+import argparse
+import re
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mnist_pipeline.files import InputError
+from mnist_pipeline.review.schema import Change, Evidence, Report, Side, Spread
+
+LIMIT = 1_000_000  # bytes of a report
+ROWS = 30  # shown of a table; the data may have more
+VISIBLE = "LNPS"  # Unicode's letters, numbers, punctuation, symbols: no controls, no bidi, no marks
+
+
+def main() -> None:
+    """Print a report's file, which a stranger may have written, as Markdown."""
+    parser = argparse.ArgumentParser(description="Print a report as Markdown.")
+    parser.add_argument("file", type=Path, help="what the report printed with --json")
+    parser.add_argument("--head", required=True, help="the commit that it must be about")
+    options = parser.parse_args()
+    print(render(read_report(options.file, options.head)), end="")
+
+
+def read_report(path: Path, head: str) -> Report:
+    """The report in a file; InputError where it is too large, malformed or of another commit."""
+    with path.open("rb") as file:
+        content = file.read(LIMIT + 1)
+    if len(content) > LIMIT:
+        raise InputError(f"{path}: expected at most {LIMIT:,} bytes, found more")
+    try:
+        report = Report.model_validate_json(content)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        # The log must not repeat what a stranger wrote: GitHub obeys commands in it.
+        where = re.sub(r"[^\w.]", "?", ".".join(map(str, fault["loc"])), flags=re.ASCII)[:80]
+        what = f"{fault['type']} at {where or 'the top'}"
+        raise InputError(f"{path}: expected a report, found {what}") from None
+    if report.head.commit != head:
+        raise InputError(f"{path}: expected a report on {head}, found {report.head.commit}")
+    return report
+
+
+def render(report: Report) -> str:
+    """The report for people: at most 60,000 characters, nothing in it that acts."""
+    sides = [f"{code(side.name)} ({code(side.commit[:7])})" for side in (report.head, report.base)]
+    found = report.evidence
+    parts = [
+        warn("dvc.lock", report.head),
+        warn("the base's dvc.lock", report.base),
+        verdict(report),
+        f"{sides[0]} against {sides[1]}",
+        *(explain(found, report.spread) if found else []),
+    ]
+    flips = [[each.index, each.label, each.old, each.new] for each in report.flips]
+    changes = [[each.file, each.name, each.old, each.new, shift(each)] for each in report.changes]
+    stages = [
+        [each.name, ", ".join(each.changed) or None, ", ".join(each.after) or None]
+        for each in report.stages
+    ]
+    parts += [
+        tabulate("What differs", "file name base head change", changes),
+        tabulate("Images fixed and broken", "index label base head", flips),
+        tabulate("Stages affected", "stage changed after", stages),
+        *(f"Could not be read: {code(note, 200)}" for note in report.notes[:10]),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def warn(what: str, side: Side) -> str:
+    """The warning that a result is not of its code; empty where it is."""
+    if side.stale is None:
+        return f"**Warning: whether {what} is stale is not known.**"
+    if not side.stale:
+        return ""
+    head = f"**Warning: {what} is stale.** The numbers are not of this code and these parameters:"
+    return "\n".join([head, "", *(f"- {code(each, 200)}" for each in side.stale[:ROWS])])
+
+
+def verdict(report: Report) -> str:
+    """The verdict in one line: on these weights, and on what another seed would do."""
+    found, word = report.evidence, report.verdict.capitalize()
+    if found is None:
+        return f"**{word}**: {code(report.reason, 200)}"
+    line = f"**{word} {'between' if word.startswith('No') else 'in'} these weights**"
+    line += f" ({found.fixed:,} fixed, {found.broken:,} broken, p = {found.p_value:.2g})"
+    if report.spread is None:
+        return f"{line}, seed-to-seed spread not measured (`make noise`)"
+    beyond = abs(found.fixed - found.broken) / found.total > report.spread.reach
+    return f"{line}, {'beyond' if beyond else 'within'} what another seed does"
+
+
+def explain(found: Evidence, spread: Spread | None) -> list[str]:
+    """What the verdict rests on, in plain sentences."""
+    differ, total = found.fixed + found.broken, f"{found.total:,} test images"
+    if found.interval is None:
+        return [f"Both models are right on the same of {total} and wrong on the same."]
+    low, high = map(points, found.interval)
+    counts = (
+        f"The models disagree on {differ:,} of {total}: this change fixes {found.fixed:,} and"
+        f" breaks {found.broken:,}. If the change did nothing, a split this uneven would come up"
+        f" {often(found.p_value)} (exact McNemar test, p = {found.p_value:.2g})."
+    )
+    size = (
+        f"The accuracy changes by {points((found.fixed - found.broken) / found.total)} percentage"
+        f" points on these images. On others like them it may be anything from {low} to {high}"
+        f" ({1 - found.alpha:.0%} confidence interval)."
+    )
+    least = "With so few images, no split would be evidence of a difference."
+    if found.least:
+        split = f"at least {found.least:,} of the {differ:,} must go the same way"
+        least = f"To be evidence of a difference (p < {found.alpha:g}), {split}."
+    return [counts, size, least, *([explain_spread(spread)] if spread else [])]
+
+
+def often(p_value: float) -> str:
+    """A probability as so many times in so many."""
+    if p_value < 0.001:
+        return "less than once in 1,000 times"
+    of = 1000 if p_value < 0.01 else 100
+    times = round(of * p_value)
+    return f"{'once' if times == 1 else f'{times:,} times'} in {of:,}"
+
+
+def points(difference: float) -> str:
+    """A difference of accuracies in percentage points."""
+    return f"{100 * difference:+.2f}".replace("-", "−")
+
+
+def explain_spread(spread: Spread) -> str:
+    """How far other seeds move the accuracy, and how often they deceive the test."""
+    return (
+        f"Another seed alone moves the accuracy by up to {100 * spread.reach:.2f} points (95 times"
+        f" in 100, estimated from {spread.runs:,} seeds with a standard deviation of"
+        f" {100 * spread.standard_deviation:.3f} points). Of {spread.pairs:,} pairs of seeds, the"
+        f" test calls {spread.false_alarms:,} different."
+    )
+
+
+def tabulate(title: str, head: str, rows: list[list[Any]]) -> str:
+    """The first rows under a title, and how many more there are; empty without a row."""
+    if not rows:
+        return ""
+    lines = [["---"] * len(head.split()), *([cell(each) for each in row] for row in rows[:ROWS])]
+    text = "\n".join(f"| {' | '.join(line)} |" for line in [head.split(), *lines])
+    more = f"\n\nand {len(rows) - ROWS:,} more" if len(rows) > ROWS else ""
+    return f"### {title}\n\n{text}{more}"
+
+
+def cell(value: Any) -> str:
+    """A value as a table's cell: texts as code, numbers with at most six digits."""
+    if isinstance(value, str):
+        return code(value)
+    if value is None or isinstance(value, bool):
+        return "–" if value is None else str(value).lower()
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+
+
+def shift(change: Change) -> str | None:
+    """How far a number changed, and whether for the better; None for what is no number."""
+    old, new = change.old, change.new
+    if isinstance(old, str | None) or isinstance(new, str | None):
+        return None
+    words = {None: "", True: ", better", False: ", worse"}
+    return f"{new - old:+.2g}".replace("-", "−", 1) + words[change.better]
+
+
+def code(text: str, width: int = 80) -> str:
+    """A text as a code span of one line, at most so many characters wide."""
+    shown = "".join(
+        character if character == " " or unicodedata.category(character)[0] in VISIBLE else "�"
+        for character in unicodedata.normalize("NFC", text)
+    ).translate({ord("`"): "'", ord("|"): "¦"})  # these would end the span, or a table's cell
+    return f"`{shown[: width - 1] + '…' if len(shown) > width else shown or ' '}`"

@@ -1,0 +1,145 @@
+"""Train with other seeds, and write to metrics/noise.json how far the results differ.
+
+The committed configuration is trained in a clone that shares this checkout's DVC cache. A seed
+that was trained before is not trained again, and an interrupted one goes on.
+"""
+
+import argparse
+import hashlib
+import json
+import tempfile
+from itertools import combinations, count, islice
+from pathlib import Path
+from statistics import stdev
+from typing import Any
+
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from pydantic import Field
+
+from mnist_pipeline import files
+from mnist_pipeline.files import InputError, parse_yaml, read_text
+from mnist_pipeline.review.audit import reproduce, warn_of_changes
+from mnist_pipeline.review.git import clone
+from mnist_pipeline.review.result import LOCK, Result, hashes, read_result
+from mnist_pipeline.review.schema import Spread
+from mnist_pipeline.review.statistics import ALPHA, compare, reach
+
+NOISE, PARAMS = Path("metrics/noise.json"), "params.yaml"
+SECTIONS = ("data", "runtime", "train", "evaluate")  # of params.yaml
+
+
+class Noise(files.Record):
+    """metrics/noise.json."""
+
+    configuration: str
+    alpha: float
+    runs: list[dict[str, Any]] = Field(min_length=2)  # a training each: seed and result
+    standard_deviation: float = Field(ge=0, le=1)  # of a sample of accuracies
+    pairs: list[dict[str, Any]]  # two runs each, compared as if the second were a change
+    false_alarms: int  # pairs with p < alpha
+
+
+def main() -> None:
+    """Measure the noise of the committed configuration."""
+    parser = argparse.ArgumentParser(description="Train with other seeds; write metrics/noise.json")
+    parser.add_argument("--seeds", type=int, default=5, help="how many, at least 2; default 5")
+    number = parser.parse_args().seeds
+    if number < 2:
+        raise InputError(f"--seeds: expected at least 2, found {number}")
+    warn_of_changes("the noise")
+    with tempfile.TemporaryDirectory(prefix="mnist_pipeline-noise-") as name:
+        folder = clone(".", Path(name) / "clone", _cache())
+        seeds = _seeds(folder, number)
+        (folder / LOCK).unlink()  # may be another machine's; the run-cache is this one's
+        reproduce(folder, "repro", "evaluate")  # a new lock: without one, dvc exp run warns
+        noise = measure({seed: _train(folder, seed) for seed in seeds}, configuration(folder))
+    files.write_atomically(NOISE, (noise.model_dump_json(indent=2) + "\n").encode())
+    print(f"{NOISE}: standard deviation {100 * noise.standard_deviation:.3f} points of accuracy")
+    print(f"{noise.false_alarms} of {len(noise.pairs)} pairs of seeds have p < {ALPHA}")
+
+
+def _cache() -> Path:
+    """This checkout's DVC cache, wherever it is configured to be."""
+    try:
+        with Repo() as repo:
+            return Path(repo.cache.local.path)
+    except DvcException as error:
+        raise InputError(f".: expected a DVC repository: {error}") from error
+
+
+def _seeds(folder: Path, number: int) -> list[int]:
+    """The committed seed, then the smallest others from 1; InputError for a dry run."""
+    train = parse_yaml(read_text(folder / PARAMS), PARAMS)["train"]
+    if train["dry_run"]:
+        raise InputError(f"{PARAMS}: train.dry_run: expected false, as dry runs say nothing")
+    others = (seed for seed in count(1) if seed != train["seed"])
+    return [train["seed"], *islice(others, number - 1)]
+
+
+def _train(folder: Path, seed: int) -> Result:
+    """The clone's result with a seed, from DVC's run-cache where it is there."""
+    reproduce(folder, "exp", "run", "evaluate", "--set-param", f"train.seed={seed}")
+    found = read_result(folder)
+    print(f"seed {seed}: {found.metrics.correct:,} of {found.metrics.total:,} test images")
+    return found
+
+
+def measure(results: dict[int, Result], configuration: str) -> Noise:
+    """What metrics/noise.json says of the results by seed, which share their test images."""
+    runs: list[dict[str, Any]] = []
+    pairs: list[dict[str, Any]] = []
+    for seed, (metrics, _, _) in results.items():
+        counts = {"correct": metrics.correct, "total": metrics.total}
+        runs.append({"seed": seed, **counts, "accuracy": metrics.accuracy})
+    for seeds in combinations(results, 2):
+        fixed, broken, p_value = compare(*(results[seed] for seed in seeds))
+        counts = {"fixed": len(fixed), "broken": len(broken)}
+        pairs.append({"seeds": seeds, **counts, "p_value": float(f"{p_value:.6g}")})
+    return Noise(
+        configuration=configuration,
+        alpha=ALPHA,
+        runs=runs,
+        standard_deviation=round(stdev(run["accuracy"] for run in runs), 8),
+        pairs=pairs,
+        false_alarms=sum(pair["p_value"] < ALPHA for pair in pairs),
+    )
+
+
+def configuration(folder: Path) -> str:
+    """SHA-256 of what decides a folder's result apart from the seed.
+
+    That is the sections data, runtime, train without its seed, and evaluate of params.yaml, and
+    dvc.lock's MD5s of the modules that the stages train and evaluate depend on.
+    """
+    params = parse_yaml(read_text(folder / PARAMS), PARAMS)
+    lock = parse_yaml(read_text(folder / LOCK), LOCK)
+    parts: dict[str, Any] = {"code": {}}
+    for section in SECTIONS:
+        if not isinstance(params.get(section), dict):
+            raise InputError(f"{PARAMS}: {section}: expected a section of this name, found none")
+        parts[section] = dict(params[section])
+    parts["train"].pop("seed", None)
+    for stage in ("train", "evaluate"):
+        deps = hashes(lock, stage, "deps").items()
+        parts["code"] |= {path: md5 for path, md5 in deps if path.startswith("src/")}
+    content = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def read_spread(folders: list[Path]) -> Spread | None:
+    """What the first noise.json says that was measured for one of the folders' configurations."""
+    for path in (folder / NOISE for folder in folders):
+        if not path.exists():
+            continue
+        tree = files.parse_json(read_text(path), str(NOISE))
+        noise = files.validate(Noise, tree, str(NOISE))
+        if noise.configuration in [configuration(folder) for folder in folders]:
+            return Spread(
+                runs=len(noise.runs),
+                standard_deviation=noise.standard_deviation,
+                reach=reach(noise.standard_deviation, len(noise.runs), ALPHA),
+                pairs=len(noise.pairs),
+                false_alarms=noise.false_alarms,
+            )
+    return None

@@ -1,0 +1,97 @@
+"""Learning curves and confusions of two results, side by side; drawn without a network."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mnist_pipeline.files import HISTORY, InputError, read_text, write_atomically
+from mnist_pipeline.review.result import Result, read_result
+
+Curves = dict[str, list[float]]
+LOSSES = {"train_loss": "training loss", "validation_loss": "validation loss"}
+ACCURACY = {"validation_accuracy": "validation accuracy"}
+LOOKS = {"base": ("0.55", "--"), "head": ("tab:blue", "-")}  # color, line
+
+
+def illustrate(folders: list[Path], target: Path) -> list[str]:
+    """Write a PNG of what there is to see of each folder, base or head; what could not be seen."""
+    faults = []
+    for name, read, paint in (
+        ("learning_curves.png", read_history, learning_curves),
+        ("confusion.png", read_result, confusions),
+    ):
+        found: dict[str, Any] = {}
+        for folder in folders:
+            try:
+                found[folder.name] = read(folder)
+            except (InputError, OSError) as error:
+                faults.append(f"{name}: {folder.name}: {error}")
+        if found:
+            content = io.BytesIO()
+            paint(found).savefig(content, format="png", metadata={"Software": None})
+            write_atomically(target / name, content.getvalue())
+    return faults
+
+
+def read_history(folder: Path) -> Curves:
+    """The columns of metrics/history.csv, a value an epoch; NaN where there is none.
+
+    Raises InputError where it is malformed.
+    """
+    rows = list(csv.DictReader(read_text(folder / HISTORY).splitlines()))
+    names = ["epoch", *LOSSES, *ACCURACY]
+    try:
+        return {name: [float(row[name] or "nan") for row in rows] for name in names}
+    except (KeyError, TypeError, ValueError) as error:
+        expected = f"columns {', '.join(names)} with numbers"
+        raise InputError(f"{HISTORY}: expected {expected}, found: {error}") from error
+
+
+def learning_curves(histories: dict[str, Curves]) -> Figure:
+    """Losses on the left, validation accuracy on the right, by epoch."""
+    figure = Figure(figsize=(11, 4.2), dpi=110, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for side, curves in histories.items():
+        color, line = LOOKS[side]
+        for (column, what), marker in zip((LOSSES | ACCURACY).items(), "xoo", strict=True):
+            axis: Axes = right if column in ACCURACY else left
+            (curve,) = axis.plot(curves["epoch"], curves[column], marker, color=color, ms=4)
+            curve.set(label=f"{side}, {what}", linestyle=line, zorder=3 if side == "base" else 2)
+    for axis, title in ((left, "Mean negative log-likelihood"), (right, "Validation accuracy")):
+        axis.set(title=title, xlabel="epoch")
+        axis.locator_params(axis="x", integer=True)
+        axis.legend()
+    return figure
+
+
+def confusions(results: dict[str, Result]) -> Figure:
+    """How often each class was taken for which other one."""
+    tables = {side: confusion(result) for side, result in results.items()}
+    most = max(max(map(max, table)) for table in tables.values())
+    figure = Figure(figsize=(5.6 * len(tables), 5.4), dpi=110, layout="constrained")
+    axes = figure.subplots(1, len(tables), squeeze=False)[0]
+    for axis, (side, table) in zip(axes, tables.items(), strict=True):
+        axis.imshow(table, cmap="Blues", vmin=0, vmax=max(most, 1))
+        for label, row in enumerate(table):
+            for predicted, count in enumerate(row):
+                color = "white" if count > 0.6 * most else "black"
+                axis.text(predicted, label, f"{count or ''}", ha="center", va="center", color=color)
+        title = f"{side}: {sum(map(sum, table)):,} errors"
+        names = list(results[side].metrics.recall)
+        axis.set(title=title, xlabel="predicted", ylabel="label")
+        axis.set_xticks(range(len(names)), names)
+        axis.set_yticks(range(len(names)), names)
+    return figure
+
+
+def confusion(result: Result) -> list[list[int]]:
+    """Errors as counts: a row for each true class, a column for each predicted one."""
+    names = list(result.metrics.recall)
+    table = [[0] * len(names) for _ in names]
+    for label, predicted in result.errors.values():
+        table[names.index(label)][names.index(predicted)] += 1
+    return table

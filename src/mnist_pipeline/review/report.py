@@ -1,0 +1,193 @@
+"""Say whether a change made the model better or worse, and how sure that is."""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+from dvc.exceptions import DvcException
+
+from mnist_pipeline.files import InputError
+from mnist_pipeline.review.git import check_out, copy_workspace, git, merge_base, resolve
+from mnist_pipeline.review.markdown import render
+from mnist_pipeline.review.noise import read_spread
+from mnist_pipeline.review.result import LOCK, Result, Wrong, read_result
+from mnist_pipeline.review.schema import Change, Evidence, Flip, Report, Side, Step
+from mnist_pipeline.review.staleness import affected, differing, stale
+from mnist_pipeline.review.statistics import ALPHA, compare, interval, least
+
+HIGHER, LOWER = ("accuracy", "correct", "macro_f1", "recall"), ("loss", "ece")  # is better
+FOLDER = "mnist_pipeline-report-"  # start of the temporary folder's name
+MOST = 1000  # images in the data, which a comment takes up to a megabyte of
+Found = TypeVar("Found")
+
+
+def main() -> None:
+    """Print the report; with --fail-on, the exit status says the verdict, too."""
+    parser = argparse.ArgumentParser(description="Say whether the metrics changed for real.")
+    add = parser.add_argument
+    add("--base", required=True, help="commit or DVC experiment to compare with")
+    add("--head", help="commit or DVC experiment; without it, the workspace")
+    add("--json", action="store_true", help="print the report as data")
+    add("--pictures", type=Path, metavar="FOLDER", help="draw curves and confusions")
+    status = "exit status 1 for a regression, 2 for what could not be judged"
+    add("--fail-on", choices=["regression"], help=status)
+    options = parser.parse_args()
+    try:
+        report = build(options.base, options.head, options.pictures)
+    except (InputError, OSError):
+        raise
+    except Exception as error:  # Python's exit status for it is 1, which is a regression's alone
+        what = f"a bug of the report, or a file that it does not expect: {error!r}"
+        raise InputError(what) from error
+    print(report.model_dump_json() if options.json else render(report))
+    sys.exit(exit_status(report) if options.fail_on else 0)
+
+
+def exit_status(report: Report) -> int:
+    """1 for a regression, 2 for what could not be judged or not be read; else, 0.
+
+    A stale dvc.lock is no failure: the nightly retraining brings it up to date.
+    """
+    if report.verdict == "regression":
+        return 1
+    return 2 if report.verdict == "not comparable" or report.notes else 0
+
+
+def build(base: str, head: str | None, pictures: Path | None = None) -> Report:
+    """Compare a head, or the workspace, with where it left the base.
+
+    Raises InputError for a name that is unknown, where the two have no history in common, and
+    where the head is an older state of the base.
+    """
+    top = Path(git(Path(), "rev-parse", "--show-toplevel").strip())
+    (old, experiment), (new, _) = resolve(top, base), resolve(top, head or "HEAD")
+    began = old if experiment else merge_base(top, old, new)
+    if head and began == new != old:
+        raise InputError(f"{head}: expected a commit that {base} does not have, found one it has")
+    names = base if began == old else f"merge base with {base}", head or "workspace"
+    with TemporaryDirectory(prefix=FOLDER) as name:
+        folders = [Path(name) / "base", Path(name) / "head"]
+        check_out(top, began, folders[0])
+        if head:
+            check_out(top, new, folders[1])
+        else:
+            copy_workspace(top, folders[1])
+        return look(folders, names, (began, new), pictures)
+
+
+def look(
+    folders: list[Path], names: tuple[str, str], commits: tuple[str, str], pictures: Path | None
+) -> Report:
+    """Everything that can be said of the base's and the head's folder."""
+    notes: list[str] = []
+    sides = [
+        Side(name=name, commit=commit, stale=attempt(notes, folder.name, stale, folder))
+        for name, commit, folder in zip(names, commits, folders, strict=True)
+    ]
+    metrics = attempt(notes, "metrics", find_changes, *folders, "metrics") or []
+    params = attempt(notes, "params", find_changes, *folders, "params") or []
+    stages = attempt(notes, "stages", find_stages, *folders) or []
+    spread = attempt(notes, "seed spread", read_spread, folders)
+    if pictures:
+        from mnist_pipeline.review.pictures import illustrate  # noqa: PLC0415 (matplotlib is slow)
+
+        notes += illustrate(folders, pictures)
+    base, head = sides
+    return Report(
+        base=base,
+        head=head,
+        **judge(folders),
+        changes=metrics + params,
+        stages=stages,
+        spread=spread,
+        notes=notes,
+    )
+
+
+def attempt(
+    notes: list[str], what: str, work: Callable[..., Found], *arguments: Any
+) -> Found | None:
+    """What some work gives; None, and a note, where it meets bad input."""
+    try:
+        return work(*arguments)
+    except (InputError, DvcException, OSError) as error:
+        notes.append(f"{what}: {explain_fault(error)}")
+        return None
+
+
+def explain_fault(error: Exception) -> str:
+    """A message in one line, without the temporary folder that the report looked at."""
+    return " ".join(re.sub(rf"[\w./-]*{FOLDER}\w+/\w+/", "", str(error)).split())
+
+
+def judge(folders: list[Path]) -> dict[str, Any]:
+    """The verdict, and what it rests on; "not comparable" for whatever is missing or odd."""
+    results = []
+    for folder, missing in zip(folders, ("no baseline", "no result"), strict=True):
+        try:
+            results.append(read_result(folder))
+        except InputError as error:
+            return {"verdict": "not comparable", "reason": f"{missing}: {explain_fault(error)}"}
+    old, new = results
+    reason = ""
+    if old.metrics.dry_run or new.metrics.dry_run:
+        reason = f"the {'head' if new.metrics.dry_run else 'base'} is a dry run"
+    elif old.test_set != new.test_set or old.metrics.total != new.metrics.total:
+        reason = f"another test set: its MD5s in {LOCK} or its number of images differ"
+    elif any(old.errors[at].label != new.errors[at].label for at in old.errors.keys() & new.errors):
+        reason = "another test set: the same images have other labels"
+    return {"verdict": "not comparable", "reason": reason} if reason else weigh(old, new)
+
+
+def weigh(old: Result, new: Result) -> dict[str, Any]:
+    """The verdict on two results of the same test images, with the numbers behind it."""
+    found = compare(old, new)
+    fixed, broken, total = len(found.fixed), len(found.broken), new.metrics.total
+    verdict = "improvement" if fixed > broken else "regression"
+    evidence = Evidence(
+        total=total,
+        fixed=fixed,
+        broken=broken,
+        p_value=found.p_value,
+        alpha=ALPHA,
+        interval=interval(fixed, broken, total, ALPHA),
+        least=least(fixed + broken, ALPHA),
+    )
+    return {
+        "verdict": verdict if found.p_value < ALPHA else "no evidence of a difference",
+        "evidence": evidence,
+        "flips": [flip(at, old, new) for at in sorted(found.fixed + found.broken)[:MOST]],
+    }
+
+
+def flip(index: int, old: Result, new: Result) -> Flip:
+    """A test image that is among the errors of one result and not of the other."""
+    label = (old.errors.get(index) or new.errors[index]).label
+    answers = [each.errors.get(index, Wrong(label, label)).predicted for each in (old, new)]
+    return Flip(index=index, label=label, old=answers[0], new=answers[1])
+
+
+def find_changes(old: Path, new: Path, kind: str) -> list[Change]:
+    """The "metrics" or "params" that differ between two folders."""
+    return [
+        Change(file=file, name=name, old=before, new=after, better=better(name, before, after))
+        for file, values in sorted(differing(old, new, kind).items())
+        for name, (before, after) in sorted(values.items())
+    ]
+
+
+def better(name: str, old: Any, new: Any) -> bool | None:
+    """Whether a metric changed for the better; None where nobody can say."""
+    root = name.split(".", maxsplit=1)[0]
+    numbers = {type(old), type(new)} <= {int, float}
+    return (new > old) == (root in HIGHER) if numbers and root in HIGHER + LOWER else None
+
+
+def find_stages(old: Path, new: Path) -> list[Step]:
+    """The stages that a change affects."""
+    found = affected(old, new).items()
+    return [Step(name=name, changed=what, after=before) for name, (what, before) in found]

@@ -1,0 +1,97 @@
+"""The report as data: what --json prints, and all that a comment takes from a pull request."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from mnist_pipeline.files import Record
+
+
+def encodable(text: str) -> str:
+    """A text without what UTF-8 cannot encode."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def plain(value: Any) -> Any:
+    """A value as it is; as text where it is a list, say, or a number that JSON may not hold."""
+    number = isinstance(value, int | float) and abs(value) < 1e15  # not so: NaN
+    return value if number or value is None else encodable(str(value))
+
+
+Text = Annotated[str, AfterValidator(encodable)]
+Count = Annotated[int, Field(ge=0, le=10**6)]
+Share = Annotated[float, Field(ge=-1, le=1)]
+Value = Annotated[bool | int | float | str | None, BeforeValidator(plain)]
+Verdict = Literal["improvement", "regression", "no evidence of a difference", "not comparable"]
+
+
+class Side(Record):
+    """One of the two that are compared."""
+
+    name: Text  # as it was asked for
+    commit: str = Field(pattern=r"^[0-9a-f]{40,64}$")  # for the workspace: what it is based on
+    stale: list[Text] | None  # what in dvc.lock and metrics/ is not of this code; None: not known
+
+
+class Evidence(Record):
+    """The comparison on the test images; accuracies as shares of 1."""
+
+    total: int = Field(ge=1, le=10**6)
+    fixed: Count
+    broken: Count
+    p_value: float = Field(ge=0, le=1)
+    alpha: float = Field(gt=0, lt=1)
+    interval: tuple[Share, Share] | None  # of the difference; None where no image differs
+    least: Count | None  # how many must go one way to count; None: too few differ
+
+
+class Flip(Record):
+    """A test image that one model gets right and the other wrong."""
+
+    index: Count
+    label: Text
+    old: Text
+    new: Text
+
+
+class Change(Record):
+    """A metric, parameter or fact of the environment that differs; None: not there."""
+
+    file: Text
+    name: Text
+    old: Value
+    new: Value
+    better: bool | None = None  # None: nobody can say
+
+
+class Step(Record):
+    """A stage that the change affects."""
+
+    name: Text
+    changed: list[Text]  # its inputs that differ from the base's
+    after: list[Text]  # stages before it that are affected
+
+
+class Spread(Record):
+    """What another seed does to accuracy, from metrics/noise.json."""
+
+    runs: Count
+    standard_deviation: Share
+    reach: float = Field(ge=0, le=100)  # a difference between two seeds stays below: 95 of 100
+    pairs: Count
+    false_alarms: Count  # pairs that the test tells apart, though only the seed differs
+
+
+class Report(Record):
+    """Everything that the report says."""
+
+    base: Side
+    head: Side
+    verdict: Verdict
+    reason: Text = ""  # why not comparable
+    evidence: Evidence | None = None
+    spread: Spread | None = None
+    flips: list[Flip] = Field(default=[])  # the first thousand
+    changes: list[Change] = Field(default=[])
+    stages: list[Step] = Field(default=[])
+    notes: list[Text] = Field(default=[])  # what could not be looked at, and why

@@ -1,0 +1,63 @@
+"""Two results on the same test images: what got better, what got worse, and whether it counts."""
+
+import math
+from typing import NamedTuple
+
+from scipy.stats import binomtest, t
+
+from mnist_pipeline.review.result import Result
+
+ALPHA = 0.05  # of the report; the retraining has a parameter of its own
+
+
+class Comparison(NamedTuple):
+    """The test images on which one of two models is right and the other one wrong."""
+
+    fixed: list[int]  # indices; wrong in the old result, right in the new one
+    broken: list[int]  # the other way round
+    p_value: float  # exact McNemar, two-sided
+
+
+def compare(old: Result, new: Result) -> Comparison:
+    """Which errors went and which came.
+
+    Source of the test: Q. McNemar, Note on the sampling error of the difference between
+    correlated proportions, Psychometrika 12, 1947; exact by the binomial distribution.
+    """
+    before, after = set(old.errors), set(new.errors)
+    fixed, broken = sorted(before - after), sorted(after - before)
+    return Comparison(fixed, broken, mcnemar(len(fixed), len(broken)))
+
+
+def mcnemar(fixed: int, broken: int) -> float:
+    """Probability of a split at least as uneven, if each image fell either way by chance."""
+    differ = fixed + broken
+    return float(binomtest(fixed, differ).pvalue) if differ else 1.0
+
+
+def interval(fixed: int, broken: int, total: int, alpha: float) -> tuple[float, float] | None:
+    """Confidence interval of the difference in accuracy, new less old; None if no image differs.
+
+    Of the n images that differ, the share q that is fixed is binomial, and the difference is
+    (2q - 1) n / total. The interval leaves out 0 exactly where `mcnemar` is below alpha.
+    """
+    differ = fixed + broken
+    if differ == 0:
+        return None
+    share = binomtest(fixed, differ).proportion_ci(1 - alpha, method="exact")
+    return float(2 * share.low - 1) * differ / total, float(2 * share.high - 1) * differ / total
+
+
+def least(differ: int, alpha: float) -> int | None:
+    """How many of the images that differ must go one way to count; None if they are too few."""
+    splits = range((differ + 1) // 2, differ + 1)
+    return next((larger for larger in splits if mcnemar(larger, differ - larger) < alpha), None)
+
+
+def reach(standard_deviation: float, runs: int, alpha: float) -> float:
+    """What the accuracies of two seeds differ by at most, with probability 1 - alpha.
+
+    The standard deviation is estimated from so many runs, two or more, and taken as normal. The
+    difference of two runs has √2 times it, and Student's distribution with runs - 1 degrees.
+    """
+    return float(t.ppf(1 - alpha / 2, runs - 1)) * math.sqrt(2) * standard_deviation

@@ -1,0 +1,286 @@
+"""The report's Markdown: readable, and inert whatever its data says."""
+
+import json
+import sys
+import unicodedata
+from pathlib import Path
+
+import pytest
+from conftest import refusal
+from markdown_it import MarkdownIt
+
+from mnist_pipeline.review import markdown
+from mnist_pipeline.review.markdown import LIMIT, code, render
+from mnist_pipeline.review.schema import Change, Evidence, Flip, Report, Side, Spread, Step
+
+COMMIT, OTHER = "a" * 40, "b" * 40
+EVIL = [
+    "<script>alert(1)</script><img src=x onerror=alert(1)>",
+    "`</code>` **bold** `",
+    "``` fence",
+    "[text](https://example.com) ![picture](https://example.com/x.png)",
+    "https://example.com www.example.com somebody@example.com",
+    "@octocat and @github/team, #1, GH-1, owner/name#1, 0123456789abcdef0123456789abcdef01234567",
+    "a | b \\| c",
+    "one\n\n# two\r\n- three\x0b\x0c\x85\u2028\u2029four",
+    "\x1b[31mred\x00\x07",
+    "\u202ereversed\u2066\u200b\ufeff",
+    "Z̴̧̢͓̑̈a̶l̷g̸o̵" * 20,
+    " ",
+    "",
+    ":smile: $x^2$ &lt;b&gt; &#64;octocat",
+]
+ACTING = {"html_inline", "html_block", "link_open", "image", "fence", "code_block"}
+
+
+def side(**changes) -> Side:
+    """A side of a comparison whose result is of its code."""
+    return Side(**{"name": "main", "commit": COMMIT, "stale": []} | changes)
+
+
+def evidence(**changes) -> Evidence:
+    """Forty images that differ, as unevenly as is just noticed."""
+    counts = {"total": 10_000, "fixed": 13, "broken": 27, "p_value": 0.0385, "alpha": 0.05}
+    return Evidence(**counts | {"interval": (-0.0025, -0.0001), "least": 27} | changes)
+
+
+def spread(reach: float) -> Spread:
+    """What five seeds do."""
+    return Spread(runs=5, standard_deviation=0.0003, reach=reach, pairs=10, false_alarms=1)
+
+
+def report(**changes) -> Report:
+    """A small report."""
+    fields = {"base": side(), "head": side(name="workspace"), "verdict": "regression"}
+    return Report(**fields | {"evidence": evidence()} | changes)
+
+
+def full(text: str, judged: bool = True) -> Report:
+    """A report that has a text wherever it may have one, as often as it may."""
+    odd = side(name=text, stale=[text] * 60)
+    return report(
+        base=odd,
+        head=odd,
+        verdict="not comparable",
+        reason=text,
+        evidence=evidence() if judged else None,
+        spread=spread(0.001),
+        flips=[Flip(index=10**6, label=text, old=text, new=text)] * 1000,
+        changes=[Change(file=text, name=text, old=text, new=text)] * 2000,
+        stages=[Step(name=text, changed=[text] * 60, after=[text] * 60)] * 100,
+        notes=[text] * 60,
+    )
+
+
+def tokens(text: str) -> list:
+    """What a parser of CommonMark with tables makes of a text."""
+    found = MarkdownIt("commonmark").enable("table").parse(text)
+    return [*found, *(child for token in found for child in token.children or [])]
+
+
+# A stranger's text
+
+
+@pytest.mark.parametrize("judged", [True, False])
+@pytest.mark.parametrize("text", EVIL)
+def test_text_is_inert_everywhere(text, judged):
+    """A CommonMark parser finds no HTML, link, picture or fence, and each text inside a code span.
+
+    GitHub makes mentions, references and links of plain text, never of code spans.
+    """
+    found = tokens(render(full(text, judged)))
+    assert not ACTING & {token.type for token in found}
+    plain = "".join(token.content for token in found if token.type == "text")
+    assert not set("@#<>[]`$\\") & set(plain.replace("p < 0.05", ""))
+    assert "example" not in plain
+    assert "octocat" not in plain
+    assert len([token for token in found if token.type == "table_open"]) == 3
+
+
+@pytest.mark.parametrize("text", EVIL)
+def test_text_does_not_break_a_table(text):
+    """Each row has the head's number of cells, and a text never ends its line."""
+    shown = render(report(changes=[Change(file="x", name=text, old=text, new=1)]))
+    (row,) = [line for line in shown.splitlines() if line.startswith("| `")]
+    assert row.count("|") == 6
+    assert len([token for token in tokens(shown) if token.type == "td_open"]) == 5
+
+
+@pytest.mark.parametrize("text", EVIL)
+def test_code_shows_printable_characters_alone(text):
+    """One line, no control, no bidirectional or combining character, 80 characters at most."""
+    shown = code(text)
+    assert shown[1:-1].isprintable()
+    assert not any(unicodedata.combining(character) for character in shown)
+    assert "`" not in shown[1:-1]
+    assert len(shown) <= 82
+
+
+def test_greatest_report_fits_a_comment():
+    """GitHub takes 65,536 characters; one that has more of everything than is shown has fewer."""
+    assert 20_000 < len(render(full("⟂" * 1000))) < 60_000
+
+
+# The file that a comment is made of
+
+
+@pytest.fixture
+def rendered(tmp_path, monkeypatch, capsys):
+    """Runs the program on a file: what it prints, or the line with which it refuses."""
+
+    def program(content: bytes, refused: bool = False) -> str:
+        path = Path("report.json")
+        path.write_bytes(content)
+        monkeypatch.setattr(sys, "argv", ["markdown", str(path), "--head", COMMIT])
+        if refused:
+            return refusal(markdown.main, capsys)
+        markdown.main()
+        return capsys.readouterr().out
+
+    monkeypatch.chdir(tmp_path)
+    return program
+
+
+def test_report_survives_its_json(rendered):
+    """Whole numbers, floats, truths and texts are still what they were, NaN is a text."""
+    values = [1, 1.0, True, False, "1", None, -3, 1e-300, 10**400, float("nan"), [1], "\ud800"]
+    changes = [Change(file="x", name=str(at), old=each, new=0) for at, each in enumerate(values)]
+    before = report(changes=changes)
+    assert Report.model_validate_json(before.model_dump_json()) == before
+    kinds = [type(change.old) for change in before.changes]
+    assert kinds == [int, float, bool, bool, str, type(None), int, float, str, str, str, str]
+    assert rendered(before.model_dump_json().encode()) == render(before)
+
+
+def test_report_on_another_commit_is_refused(rendered):
+    """The file cannot choose which pull request it is about."""
+    content = report(head=side(commit=OTHER)).model_dump_json().encode()
+    expected = f"report.json: expected a report on {COMMIT}, found {OTHER}"
+    assert rendered(content, refused=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"verdict": "<b>fine</b>"}, "literal_error at verdict"),
+        ({"::stop-commands::x ##[y]": 1}, "extra_forbidden at ??stop?commands??x????y?"),
+        ({"base": {"name": "x", "commit": "main\n", "stale": []}}, "mismatch at base.commit"),
+        ({"notes": "x"}, "list_type at notes"),
+        ({"evidence": {"total": 0}}, "greater_than_equal at evidence.total"),
+        ({"evidence": {"total": 1, "fixed": float("nan")}}, "at evidence.fixed"),
+    ],
+)
+def test_schema_refuses_in_one_line(rendered, change, found):
+    """It says where, with letters alone: GitHub obeys commands in a log."""
+    tree = json.loads(report().model_dump_json()) | change
+    message = rendered(json.dumps(tree).encode(), refused=True)
+    assert message.startswith("report.json: expected a report, found ")
+    assert message.endswith(found)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", "json_invalid at the top"),
+        (b"\xff\xfe{}", "json_invalid at the top"),
+        (b"[" * 100_000, "json_invalid at the top"),
+        (b"null", "model_type at the top"),
+        (b" " * LIMIT + b"{}", "at most 1,000,000 bytes, found more"),
+    ],
+)
+def test_other_files_are_refused_in_one_line(rendered, content, found):
+    """Nothing, something else, what nests too deep, and what is too large."""
+    assert rendered(content, refused=True).endswith(found)
+
+
+# The words
+
+
+def test_stale_lock_is_said_first():
+    """Before the verdict; the head's before the base's; also that it is not known."""
+    text = render(report(head=side(stale=["train: x"]), base=side(stale=["save: y"])))
+    assert text.startswith("**Warning: dvc.lock is stale.**")
+    order = ["`train: x`", "the base's dvc.lock is stale", "`save: y`", "**Regression"]
+    assert [text.index(words) for words in order] == sorted(text.index(words) for words in order)
+    text = render(report(head=side(stale=None)))
+    assert text.startswith("**Warning: whether dvc.lock is stale is not known.**")
+
+
+@pytest.mark.parametrize(
+    ("spread", "words"),
+    [
+        (spread(0.0015), "within what another seed does"),
+        (spread(0.0013), "beyond what another seed does"),
+        (None, "seed-to-seed spread not measured (`make noise`)"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("verdict", "start"),
+    [
+        ("regression", "**Regression in these weights**"),
+        ("improvement", "**Improvement in these weights**"),
+        ("no evidence of a difference", "**No evidence of a difference between these weights**"),
+    ],
+)
+def test_first_line_says_both_things(verdict, start, spread, words):
+    """What holds for these weights, and whether another seed would do as much."""
+    line, *_ = render(report(verdict=verdict, spread=spread)).splitlines()
+    assert line == f"{start} (13 fixed, 27 broken, p = 0.038), {words}"
+
+
+def test_sentences_need_no_statistics():
+    """Counts, chance, interval, what would have counted, seeds; the term stands in brackets."""
+    text = render(report(spread=spread(0.0015)))
+    for sentence in [
+        "The models disagree on 40 of 10,000 test images: this change fixes 13 and breaks 27.",
+        "would come up 4 times in 100 (exact McNemar test, p = 0.038).",
+        "The accuracy changes by −0.14 percentage points on these images.",
+        "anything from −0.25 to −0.01 (95% confidence interval).",
+        "To be evidence of a difference (p < 0.05), at least 27 of the 40 must go the same way.",
+        "Another seed alone moves the accuracy by up to 0.15 points",
+        "Of 10 pairs of seeds, the test calls 1 different.",
+    ]:
+        assert sentence in text
+    same = evidence(fixed=0, broken=0, p_value=1.0, interval=None, least=None)
+    assert "right on the same of 10,000 test images" in render(report(evidence=same))
+    few = evidence(fixed=1, broken=2, p_value=1.0, least=None)
+    assert "With so few images, no split would be evidence" in render(report(evidence=few))
+
+
+@pytest.mark.parametrize(
+    ("p_value", "words"),
+    [
+        (1.0, "100 times in 100"),
+        (0.0123, "once in 100"),
+        (0.0021, "2 times in 1,000"),
+        (1e-9, "less than once in 1,000 times"),
+    ],
+)
+def test_chance_is_told_in_times(p_value, words):
+    """Nobody has to know what a p-value is."""
+    assert f"would come up {words} (exact" in render(report(evidence=evidence(p_value=p_value)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "better", "row"),
+    [
+        (0.991712, 0.9921, True, "0.991712 | 0.9921 | `+0.00039, better`"),
+        (9917, 10_021, False, "9,917 | 10,021 | `+1e+02, worse`"),
+        (1.0, 0.5, None, "1 | 0.5 | `−0.5`"),
+        (1.0, None, None, "1 | – | –"),
+        ("cpu", True, None, "`cpu` | true | –"),
+    ],
+)
+def test_numbers_are_for_people(old, new, better, row):
+    """Rounded, with the direction; texts as code."""
+    change = Change(file="f", name="n", old=old, new=new, better=better)
+    assert f"| `f` | `n` | {row} |" in render(report(changes=[change]))
+
+
+def test_tables_are_cut():
+    """Thirty rows, and how many more there are."""
+    flips = [Flip(index=at, label="a", old="a", new="b") for at in range(40)]
+    text = render(report(flips=flips))
+    assert "| 29 | `a`" in text
+    assert "| 30 | `a`" not in text
+    assert "and 10 more" in text

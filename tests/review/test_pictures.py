@@ -1,0 +1,72 @@
+"""The report's pictures: drawn from what git holds, and true to it."""
+
+import shutil
+
+import numpy as np
+import pytest
+from pets import make_project
+from PIL import Image
+
+from mnist_pipeline.files import InputError
+from mnist_pipeline.review.pictures import confusion, illustrate, learning_curves, read_history
+from mnist_pipeline.review.result import read_result
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """The base and the head of a report."""
+    (tmp_path / "base").mkdir()
+    base = make_project(tmp_path / "base")
+    return [base, shutil.copytree(base, tmp_path / "head")]
+
+
+def test_both_pictures_are_drawn(folders, tmp_path):
+    """Whole PNG files, not blank; equal input gives equal bytes."""
+    for target in ("a", "b"):
+        assert illustrate(folders, tmp_path / target) == []
+    for name in ("learning_curves.png", "confusion.png"):
+        content = (tmp_path / "a" / name).read_bytes()
+        assert content == (tmp_path / "b" / name).read_bytes()
+        with Image.open(tmp_path / "a" / name) as picture:
+            assert min(picture.size) > 400
+            assert np.asarray(picture).std() > 10
+
+
+def test_what_cannot_be_drawn_is_said(folders, tmp_path):
+    """The other side is drawn all the same; where both are missing, there is no picture."""
+    (folders[0] / "metrics/history.csv").unlink()
+    for folder in folders:
+        (folder / "metrics/errors.csv").unlink()
+    faults = illustrate(folders, tmp_path / "pictures")
+    sides = [fault.rpartition(": metrics/")[0] for fault in faults]
+    assert sides[1:] == ["confusion.png: base", "confusion.png: head"]
+    assert faults[0].startswith("learning_curves.png: base: ")
+    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["learning_curves.png"]
+
+
+def test_confusion_counts_the_errors(folders):
+    """A row for each label and a column for each prediction, in the order of the classes."""
+    assert confusion(read_result(folders[0])) == [[0, 0, 25], [0, 0, 25], [0, 0, 0]]
+
+
+def test_curves_are_the_history(folders):
+    """Each line has its column's values by epoch; empty cells are gaps, and no numbers."""
+    history = read_history(folders[0])
+    lines = {
+        line.get_label(): line
+        for axis in learning_curves({"base": history, "head": history}).axes
+        for line in axis.lines
+    }
+    assert len(lines) == 6
+    line = lines["head, training loss"]
+    assert (list(line.get_xdata()), list(line.get_ydata())) == ([1, 2], [0.5, 0.25])
+    assert np.isnan(lines["base, validation accuracy"].get_ydata()).all()
+
+
+@pytest.mark.parametrize(("old", "new"), [("train_loss", "other"), ("0.5", "x")])
+def test_odd_history_is_refused(folders, old, new):
+    """Another column, or a text in the place of a number."""
+    path = folders[0] / "metrics/history.csv"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(InputError, match=r"^metrics/history\.csv: expected columns epoch, "):
+        read_history(folders[0])

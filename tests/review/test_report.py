@@ -1,0 +1,451 @@
+"""The report on real repositories: from git alone, and never more than its files say."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import dvc, git
+from dvc.repo.experiments.refs import ExpRefInfo
+from pets import WRONG, commit, edit, entry, lock, make_project, plant, write
+from ruamel.yaml import YAML
+
+from mnist_pipeline.__main__ import one_line_errors
+from mnist_pipeline.files import InputError
+from mnist_pipeline.review import report
+from mnist_pipeline.review.markdown import render
+from mnist_pipeline.review.noise import configuration, measure
+from mnist_pipeline.review.report import build
+from mnist_pipeline.review.result import read_result
+from mnist_pipeline.review.schema import Report
+from mnist_pipeline.review.staleness import open_folder
+
+# pygtrie, which DVC uses, calls something of its own deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")
+NOISE = "metrics/noise.json"
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory) -> Path:
+    """The cats and dogs as they are committed."""
+    return make_project(tmp_path_factory.mktemp("origin"))
+
+
+@pytest.fixture
+def repo(origin, tmp_path, monkeypatch) -> Path:
+    """A clone of them, as the working folder."""
+    git(tmp_path, "clone", "--quiet", "--shared", str(origin), "repo")
+    monkeypatch.chdir(tmp_path / "repo")
+    return tmp_path / "repo"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """Runs the report as a program that is asked for a verdict: exit status, output, errors."""
+
+    def program(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["report", *words, "--fail-on", "regression"])
+        with pytest.raises(SystemExit) as end, one_line_errors():
+            report.main()
+        return end.value.code, *capsys.readouterr()
+
+    return program
+
+
+def steps(found: Report) -> list[tuple[str, list[str], list[str]]]:
+    """The stages that a report calls affected."""
+    return [(each.name, each.changed, each.after) for each in found.stages]
+
+
+# The verdict
+
+
+def test_two_equal_commits_do_not_differ(repo):
+    """No evidence, nothing stale, nothing to list; no data, no cache and no remote are needed."""
+    commit(repo)
+    found = build("origin/main", "HEAD")
+    assert found.verdict == "no evidence of a difference"
+    assert (found.evidence.fixed, found.evidence.broken, found.evidence.p_value) == (0, 0, 1.0)
+    assert found.head.stale == found.base.stale == found.notes == []
+    assert found.changes == found.flips == found.stages == []
+
+
+@pytest.mark.parametrize(
+    ("fixed", "broken", "expected"),
+    [
+        (30, 2, ("improvement", 0)),
+        (2, 30, ("regression", 1)),
+        (0, 5, ("no evidence of a difference", 0)),
+    ],
+)
+def test_planted_difference_is_found(repo, run, fixed, broken, expected):
+    """Each image that differs by name, and exit status 1 for a regression alone."""
+    plant(repo, fixed, broken, loss=0.5 if broken > fixed else 0.125)
+    head = commit(repo)
+    status, text, _ = run("--base=origin/main", f"--head={head}", "--json")
+    found = Report.model_validate_json(text)
+    assert (found.verdict, status) == expected
+    assert (found.evidence.fixed, found.evidence.broken) == (fixed, broken)
+    flips = {each.index: (each.label, each.old, each.new) for each in found.flips}
+    labels = {index: "cat" if index % 2 else "dog" for index in flips}
+    gone = {index: (labels[index], "owl", labels[index]) for index in range(fixed)}
+    come = range(WRONG, WRONG + broken)
+    assert flips == gone | {index: (labels[index], labels[index], "owl") for index in come}
+    better = {each.name: each.better for each in found.changes}
+    assert better == dict.fromkeys(["accuracy", "correct", "loss"], fixed > broken)
+    assert found.head.stale == found.stages == found.notes == []
+
+
+def test_metrics_edited_by_hand_are_not_judged(repo, run):
+    """Though they agree with each other: dvc.lock names other ones. Exit status 2."""
+    before = (repo / "dvc.lock").read_text()
+    plant(repo, fixed=40)
+    (repo / "dvc.lock").write_text(before)
+    status, text, _ = run("--base=origin/main")
+    assert status == 2
+    assert text.startswith("**Warning: dvc.lock is stale.**")
+    assert "`evaluate: metrics/errors.csv: modified`" in text
+    assert "**Not comparable**: `no result: metrics/metrics.json: edited by hand" in text
+
+
+@pytest.mark.parametrize("side", ["base", "head"])
+def test_dry_run_is_not_comparable(repo, side):
+    """On either side."""
+    plant(repo, dry_run=True)
+    if side == "base":
+        commit(repo)
+        plant(repo, broken=40)
+    found = build("HEAD", None)
+    assert (found.verdict, found.reason) == ("not comparable", f"the {side} is a dry run")
+
+
+@pytest.mark.parametrize("what", ["hash", "labels"])
+def test_other_test_set_is_not_comparable(repo, run, what):
+    """Another MD5 in dvc.lock, or another label of the same image. Exit status 2."""
+    if what == "hash":
+        write(repo, "data/test.csv", "other images")
+    else:
+        edit(repo, "metrics/errors.csv", "0,dog,owl", "0,cat,owl")
+    lock(repo)
+    status, text, _ = run("--base=origin/main")
+    assert status == 2
+    assert "**Not comparable**: `another test set" in text
+
+
+@pytest.mark.parametrize("content", [None, b"[1, 2]", b"\xff"])
+@pytest.mark.parametrize(
+    "name",
+    ["metrics/metrics.json", "metrics/errors.csv", "dvc.lock", "dvc.yaml", "params.yaml"],
+)
+@pytest.mark.parametrize("side", ["base", "head"])
+def test_missing_or_odd_file_is_never_fine(repo, run, side, name, content):
+    """Each file in turn, on either side: exit status 2, said by name, no traceback."""
+    before = (repo / name).read_bytes()
+    (repo / name).unlink()
+    if content:
+        (repo / name).write_bytes(content)
+    commit(repo)
+    if side == "base":
+        (repo / name).write_bytes(before)
+    status, text, error = run(f"--base={'HEAD' if side == 'base' else 'origin/main'}")
+    assert (status, error) == (2, "")
+    assert name in text
+    assert "/mnist_pipeline-report-" not in text
+
+
+def test_bug_is_no_regression(repo, run, monkeypatch):
+    """Whatever fails: one line and exit status 2, as 1 says that accuracy fell."""
+    monkeypatch.setattr(report, "judge", lambda *_: 1 / 0)
+    status, _, error = run("--base=HEAD")
+    assert status == 2
+    (line,) = error.splitlines()
+    assert line.startswith("error: a bug of the report, ")
+
+
+def measured(repo: Path, accuracies: list[int]) -> None:
+    """A noise.json of this configuration, whose seeds get so many images right."""
+    result = read_result(repo)
+    results = {}
+    for seed, correct in enumerate(accuracies):
+        metrics = result.metrics.model_copy(
+            update={"correct": correct, "accuracy": correct / result.metrics.total}
+        )
+        results[seed] = result._replace(metrics=metrics)
+    write(repo, NOISE, measure(results, configuration(repo)).model_dump_json())
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "words"),
+    [([950, 951, 949], "beyond"), ([950, 980, 920], "within"), ([], "not measured")],
+)
+def test_first_line_says_what_another_seed_does(repo, accuracies, words):
+    """The regression and the spread over seeds in one line, as a program's reader sees it."""
+    plant(repo, broken=30)
+    if accuracies:
+        measured(repo, accuracies)
+    line, *_ = render(build("origin/main", None)).splitlines()
+    assert line.startswith("**Regression in these weights** (0 fixed, 30 broken, p = 1.9e-09), ")
+    assert words in line
+
+
+def test_spread_of_another_configuration_is_not_used(repo):
+    """The head's counts while nothing but the seed changed; an odd file becomes a note."""
+    measured(repo, [950, 951, 949])
+    edit(repo, "params.yaml", "seed: 1", "seed: 2")
+    lock(repo)
+    assert build("HEAD", None).spread.runs == 3
+    edit(repo, "params.yaml", "lr: 0.5", "lr: 0.25")
+    lock(repo)
+    commit(repo)
+    assert build("HEAD", None).spread is None
+    edit(repo, NOISE, "0.05", '"often"')
+    assert any(note.startswith(f"seed spread: {NOISE}") for note in build("HEAD", None).notes)
+
+
+# What is stale, and what a change affects
+
+
+def test_stale_lock_is_the_first_thing_said(repo, run):
+    """An uncommitted parameter: a warning, the stages affected, and no failure."""
+    edit(repo, "params.yaml", "lr: 0.5", "lr: 0.25")
+    status, text, _ = run("--base=origin/main", "--json")
+    assert status == 0
+    found = Report.model_validate_json(text)
+    assert render(found).startswith("**Warning: dvc.lock is stale.**")
+    assert found.base.stale == []
+    assert found.head.stale == [
+        "train: params.yaml: train: modified",
+        "evaluate: follows train",
+        "save: follows train, evaluate",
+    ]
+    assert steps(found) == [
+        ("train", ["params.yaml: train: modified"], []),
+        ("evaluate", [], ["train"]),
+        ("save", [], ["train", "evaluate"]),
+    ]
+    ((name, old, new),) = [(each.name, each.old, each.new) for each in found.changes]
+    assert (name, old, new) == ("train.lr", 0.5, 0.25)
+
+
+def test_stages_affected_are_those_of_the_change(repo):
+    """Run since, and committed: nothing is stale, and what changed is told all the same."""
+    edit(repo, "src/evaluate.py", "0.25", "0.5")
+    write(repo, "README.md", "of no stage")
+    lock(repo)
+    found = build("origin/main", commit(repo))
+    assert found.head.stale == []
+    changed = ["src/evaluate.py: modified"]
+    assert steps(found) == [("evaluate", changed, []), ("save", [], ["evaluate"])]
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "expected"),
+    [
+        ("dvc.yaml", "src/save.py\n", "-O src/save.py\n", "save: changed command"),
+        ("src/save.py", "shutil", "sh", "save: src/save.py: modified"),
+        ("src/save.py", "", None, "save: src/save.py: deleted"),
+        ("metrics/history.csv", "0.5", "0.4", "train: metrics/history.csv: modified"),
+    ],
+)
+def test_what_the_lock_does_not_have_is_stale(repo, name, old, new, expected):
+    """A command, a file of code, a lost one, a file of metrics that no one judges."""
+    if new is None:
+        (repo / name).unlink()
+    else:
+        edit(repo, name, old, new)
+    assert build("origin/main", None).head.stale[0] == expected
+
+
+def test_half_a_run_is_stale(repo):
+    """Weights in dvc.lock that evaluate has not seen, though no data is here to compare."""
+    yaml = YAML()
+    tree = yaml.load(repo / "dvc.lock")
+    tree["stages"]["train"]["outs"][0]["md5"] = "0" * 32
+    yaml.dump(tree, repo / "dvc.lock")
+    what = "models/weights: another one than dvc.lock has for"
+    assert build("origin/main", None).head.stale == [
+        f"evaluate: {what} evaluate",
+        f"save: {what} save",
+    ]
+
+
+def test_data_of_dvc_add_is_an_input(repo):
+    """Its .dvc file says what it is; the stages that read it are affected by another one."""
+    edit(repo, "dvc.yaml", "    - src/evaluate.py", "    - src/evaluate.py\n    - more.csv")
+    write(repo, "more.csv.dvc", {"outs": [entry(repo, "more.csv")]})
+    lock(repo)
+    commit(repo)
+    assert build("HEAD", None).head.stale == []
+    write(repo, "more.csv.dvc", {"outs": [entry(repo, "more.csv") | {"md5": "0" * 32}]})
+    found = build("HEAD", None)
+    changed = ["more.csv: another one than dvc.lock has for evaluate"]
+    assert steps(found) == [("evaluate", changed, []), ("save", [], ["evaluate"])]
+    assert found.head.stale[0] == f"evaluate: {changed[0]}"
+
+
+def test_stale_base_is_said(repo):
+    """The difference may then be the base's own."""
+    edit(repo, "params.yaml", "lr: 0.5", "lr: 0.25")
+    commit(repo)
+    plant(repo, fixed=40)
+    found = build("HEAD", None)
+    assert found.base.stale[0] == "train: params.yaml: train: modified"
+    assert "**Warning: the base's dvc.lock is stale.**" in render(found)
+
+
+# Names, histories and whose repository it is
+
+
+def test_experiments_of_dvc_are_names(repo):
+    """As head and as base; an experiment as base is taken as it is, not where it began."""
+    began = git(repo, "rev-parse", "HEAD").strip()
+    for name, fixed in (("better", 40), ("best", 43)):
+        plant(repo, fixed=fixed)
+        commit(repo)
+        git(repo, "update-ref", str(ExpRefInfo(began, name)), "HEAD")
+        git(repo, "reset", "--quiet", "--hard", began)
+    assert {"better", "best"} <= set(dvc(repo, "exp", "list", "--name-only").stdout.split())
+    found = build("origin/main", "better")
+    assert (found.head.name, found.base.commit, found.evidence.fixed) == ("better", began, 40)
+    found = build("better", "best")
+    assert (found.base.name, found.evidence.fixed, found.evidence.broken) == ("better", 3, 0)
+
+
+def test_base_is_where_the_head_left_it(repo):
+    """What happened on the base since is not the head's doing."""
+    left = git(repo, "rev-parse", "HEAD").strip()
+    git(repo, "checkout", "--quiet", "-b", "change")
+    plant(repo, broken=3)
+    commit(repo)
+    git(repo, "checkout", "--quiet", "main")
+    plant(repo, fixed=40)
+    commit(repo)
+    found = build("main", "change")
+    assert (found.base.commit, found.base.name) == (left, "merge base with main")
+    assert (found.evidence.fixed, found.evidence.broken) == (0, 3)
+
+
+def test_no_history_in_common_is_refused(repo):
+    """There is nothing that the head changed."""
+    git(repo, "checkout", "--quiet", "--orphan", "other")
+    commit(repo)
+    with pytest.raises(InputError, match=r"expected a commit in common, found none$"):
+        build("origin/main", None)
+
+
+def test_head_that_the_base_has_is_refused(repo):
+    """It would be compared with itself."""
+    commit(repo)
+    with pytest.raises(InputError, match=r"^HEAD~1: expected a commit that HEAD does not have"):
+        build("HEAD", "HEAD~1")
+    assert build("HEAD", "HEAD").evidence.p_value == 1
+
+
+def test_shallow_clone_takes_no_older_base(repo, run, tmp_path, monkeypatch):
+    """Where the true merge base may have been cut off, another one's verdict would be wrong."""
+    git(repo, "branch", "side")
+    plant(repo, broken=40)
+    commit(repo)
+    git(repo, "branch", "change")
+    for branch in ("side", "change", "main"):
+        git(repo, "checkout", "--quiet", branch)
+        for _ in range(5 if branch == "main" else 1):
+            git(repo, "commit", "--quiet", "--allow-empty", f"--message={branch}")
+    git(repo, "merge", "--quiet", "--no-edit", "side")
+    words = ("clone", "--quiet", "--depth=3", "--no-single-branch", f"file://{repo}", "shallow")
+    git(tmp_path, *words)
+    monkeypatch.chdir(tmp_path / "shallow")
+    assert git(tmp_path / "shallow", "merge-base", "origin/main", "origin/change")  # an older one
+    status, _, error = run("--base=origin/main", "--head=origin/change")
+    assert status == 2
+    assert error.endswith("this clone is shallow: git fetch --unshallow\n")
+    assert run("--base=origin/main")[0] == 0  # whose own tip is the merge base
+    monkeypatch.chdir(repo)
+    assert run("--base=main", "--head=change")[0] == 0
+
+
+@pytest.mark.parametrize("name", ["nothing", "", "--all", "HEAD~9", "HEAD:dvc.yaml", "^HEAD"])
+def test_unknown_name_is_refused(repo, run, name):
+    """Neither a commit nor an experiment: one line, exit status 2, on either side."""
+    for words in ([f"--base={name}"], ["--base=HEAD", f"--head={name or 'x'}"]):
+        status, _, error = run(*words)
+        assert status == 2
+        (line,) = error.splitlines()
+        assert line.startswith("error: ")
+
+
+def test_no_repository_is_refused(tmp_path, run, monkeypatch):
+    """One line, exit status 2."""
+    monkeypatch.chdir(tmp_path)
+    status, _, error = run("--base=HEAD")
+    assert status == 2
+    assert "not a git repository" in error
+
+
+def test_hook_in_a_linked_worktree_changes_nothing(repo, tmp_path):
+    """Git tells its hooks and aliases which repository is theirs: all of it stays as it was."""
+    commit(repo)
+    git(repo, "worktree", "add", "--quiet", str(tmp_path / "linked"), "-b", "linked")
+    linked = tmp_path / "linked"
+    write(linked, "staged", "but not committed")
+    git(linked, "add", "staged")
+    files = [path for path in (repo / ".git").rglob("*") if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
+    program = f"{sys.executable} -m mnist_pipeline report --json --base HEAD~1"
+    (repo / ".git/hooks/pre-commit").write_text(f"#!/bin/sh\nexec {program} > {tmp_path}/found\n")
+    (repo / ".git/hooks/pre-commit").chmod(0o755)
+    git(linked, "-c", "core.hooksPath=../repo/.git/hooks", "hook", "run", "pre-commit")
+    found = Report.model_validate_json((tmp_path / "found").read_text())
+    assert found.base.stale == found.head.stale == found.notes == []
+    assert {path: path.read_bytes() for path in files} == before
+    assert git(linked, "status", "--porcelain") == "A  staged\n"
+
+
+def test_dvc_keeps_no_trace_of_the_folders(origin, tmp_path, monkeypatch):
+    """What it remembers of a repository lies in the report's temporary folder."""
+    monkeypatch.delenv("DVC_SITE_CACHE_DIR")
+    folder = shutil.copytree(origin, tmp_path / "copy")
+    with open_folder(folder) as repo:
+        assert Path(repo.site_cache_dir).is_relative_to(tmp_path)
+
+
+def test_ends_of_lines_are_the_commits(repo, tmp_path, monkeypatch):
+    """Whatever this machine's git makes of them in a checkout."""
+    commit(repo)
+    write(tmp_path, ".gitconfig", "[core]\n\tautocrlf = true\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = build("HEAD~1", "HEAD")
+    assert found.base.stale == found.head.stale == []
+
+
+# What it runs on
+
+
+def test_nothing_of_training_is_imported(repo, tmp_path):
+    """With pictures, on a machine that has no torch, torchvision, sklearn, pandas or prefect."""
+    heavy = ("torch", "torchvision", "sklearn", "pandas", "prefect")
+    program = f"""
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {heavy}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Missing())
+sys.argv = ["mnist_pipeline", "report", "--base=HEAD", "--pictures={tmp_path}/pictures"]
+from mnist_pipeline.__main__ import main
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=repo, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    pictures = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    assert pictures == ["confusion.png", "learning_curves.png"]
+
+
+def test_it_can_be_started_below_the_top(repo, monkeypatch):
+    """It looks at the whole repository, wherever in it somebody stands."""
+    monkeypatch.chdir("src")
+    assert build("HEAD", None).evidence.total == 1000

@@ -1,0 +1,54 @@
+"""The exact test, its interval, and what it is able to see."""
+
+import pytest
+from scipy.stats import t
+
+from mnist_pipeline.metrics import Metrics
+from mnist_pipeline.review.result import Result, Wrong
+from mnist_pipeline.review.statistics import ALPHA, compare, interval, least, mcnemar, reach
+
+
+def result(*indices: int) -> Result:
+    """A result of 10,000 images with these wrong."""
+    correct = 10_000 - len(indices)
+    numbers = {"accuracy": correct / 10_000, "loss": 0.1, "correct": correct, "total": 10_000}
+    metrics = Metrics(**numbers, recall={"cat": 1.0, "dog": 1.0}, dry_run=False)
+    return Result(metrics, dict.fromkeys(indices, Wrong("cat", "dog")), ("a", "b"))
+
+
+def test_same_errors_give_one():
+    """No image differs: p = 1, no interval, nothing that the test could notice."""
+    assert compare(result(1, 2, 3), result(1, 2, 3)) == ([], [], 1.0)
+    assert interval(0, 0, 10_000, ALPHA) is None
+    assert least(0, ALPHA) is None
+
+
+def test_errors_gone_are_fixed_and_new_ones_broken():
+    """Forty gone and one new, which would be chance in 2 · (1 + 41) of 2^41 cases."""
+    found = compare(result(*range(50)), result(*range(10), 99))
+    assert (found.fixed, found.broken) == (list(range(10, 50)), [99])
+    assert found.p_value == pytest.approx(2 * 42 / 2**41)
+
+
+@pytest.mark.parametrize(("fixed", "broken"), [(27, 13), (26, 14), (0, 6), (0, 5), (9, 9), (1, 0)])
+def test_interval_leaves_out_zero_where_the_test_notices(fixed, broken):
+    """It holds the difference that was found, and both say the same of 0."""
+    low, high = interval(fixed, broken, 10_000, ALPHA)
+    assert low <= (fixed - broken) / 10_000 <= high
+    assert (low > 0 or high < 0) == (mcnemar(fixed, broken) < ALPHA)
+
+
+@pytest.mark.parametrize(("differ", "expected"), [(5, None), (6, 6), (40, 27), (200, 115)])
+def test_least_is_where_the_test_begins_to_notice(differ, expected):
+    """One image less one way is not noticed; below six images nothing is."""
+    assert least(differ, ALPHA) == expected
+    if expected:
+        assert mcnemar(expected, differ - expected) < ALPHA
+        assert mcnemar(expected - 1, differ - expected + 1) >= ALPHA
+
+
+@pytest.mark.parametrize("runs", [2, 5, 30])
+def test_reach_is_students(runs):
+    """The spread of a difference of two: √2 times one's, with runs - 1 degrees of freedom."""
+    expected = t(df=runs - 1, scale=2**0.5 * 0.0003).isf(ALPHA / 2)
+    assert reach(0.0003, runs, ALPHA) == pytest.approx(expected)
