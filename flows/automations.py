@@ -1,4 +1,4 @@
-"""Ends the runs that nobody else would: killed while running, or stuck before they start.
+"""Ends the runs that nobody else ends: killed while running, or stuck before they start.
 
 python -m flows.automations    # installs both on the server that Prefect's profile names
 """
@@ -11,17 +11,12 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 
-HEARTBEAT = "prefect.flow-run.heartbeat"  # every 30 s, see prefect.yaml
-PENDING, RUNNING = "prefect.flow-run.Pending", "prefect.flow-run.Running"
-# An event is named for the state's name, so the flow's own name is among them.
-ENDED = {
-    f"prefect.flow-run.{name}"
-    for name in ("Completed", "Refused", "Failed", "Cancelled", "Crashed", "TimedOut")
-}
+# Events are named after states, by the states' own names: Refused is one of flows/retrain.py.
+ENDS = ("Completed", "Refused", "Failed", "Cancelled", "Crashed", "TimedOut")
 
 
-def automation(name: str, after: str, expect: set[str], within: timedelta) -> AutomationCore:
-    """Crash a run of this flow if, `within` a time `after` one event, none of others comes."""
+def crash_after(name: str, event: str, expected: str, within: timedelta) -> AutomationCore:
+    """Crash a run that, `within` a time after one event, has not the expected one and no end."""
     return AutomationCore(
         name=f"retrain: {name}",
         description="From flows/automations.py. It may be switched off; other changes do not last.",
@@ -30,8 +25,8 @@ def automation(name: str, after: str, expect: set[str], within: timedelta) -> Au
             match_related={"prefect.resource.role": "flow", "prefect.resource.name": "retrain"},
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
-            after={after},
-            expect=expect | ENDED,
+            after={f"prefect.flow-run.{event}"},
+            expect={f"prefect.flow-run.{name}" for name in (expected, *ENDS)},
             threshold=1,
             within=within,
         ),
@@ -40,15 +35,16 @@ def automation(name: str, after: str, expect: set[str], within: timedelta) -> Au
 
 
 AUTOMATIONS = [
-    automation("no heartbeat for 90 s", HEARTBEAT, {HEARTBEAT}, timedelta(seconds=90)),
-    automation("pending for 120 s", PENDING, {RUNNING}, timedelta(seconds=120)),
+    # A run sends a heartbeat every 30 s, see prefect.yaml.
+    crash_after("no heartbeat for 90 s", "heartbeat", "heartbeat", timedelta(seconds=90)),
+    crash_after("pending for 120 s", "Pending", "Running", timedelta(seconds=120)),
 ]
 
 
-def install() -> None:
+def main() -> None:
     """Create the automations, or bring them up to date.
 
-    One that is as it should be is left alone: an update forgets the runs that it was watching.
+    An unchanged one is left alone, because an update forgets the runs that it is watching.
     One that somebody has switched off stays off.
     """
     with get_client(sync_client=True) as client:
@@ -62,10 +58,8 @@ def install() -> None:
 
 def content(automation: AutomationCore) -> dict[str, Any]:
     """What an automation does, without the identities that the server gives it."""
-    return AutomationCore.model_dump(
-        automation, exclude={"id": True, "enabled": True, "trigger": {"id"}}
-    )
+    return AutomationCore.model_dump(automation, exclude={"id": True, "trigger": {"id"}})
 
 
 if __name__ == "__main__":
-    install()
+    main()

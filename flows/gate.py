@@ -1,71 +1,51 @@
 """May this result be published? Whatever is missing or odd is a reason not to."""
 
-import subprocess
 from pathlib import Path
 
-from ruamel.yaml import YAML
-
-from mnist_pipeline.compare import Comparison, compare
-from mnist_pipeline.results import ERRORS, LOCK, METRICS, Result, parse, read
-from mnist_pipeline.stage import InputError
+from mnist_pipeline.files import ERRORS, METRICS, InputError, parse_yaml, read_text
+from mnist_pipeline.params import PATH
+from mnist_pipeline.review.git import git
+from mnist_pipeline.review.result import LOCK, Result, parse_result, read_result
+from mnist_pipeline.review.statistics import compare
 
 
 class RefusedError(Exception):
     """Why a result is not published."""
 
 
-def check(folder: Path, publish: str, alpha: float) -> str:
-    """The verdict on a clone's result, against the one committed at its tip.
+def approve(folder: Path, publish: str, alpha: float) -> str:
+    """What to say of a clone's result, compared with the one committed at its tip.
 
-    Raises Refused where the result is not sound, or significantly worse at `alpha`.
+    Raises RefusedError where it is not sound or significantly worse at `alpha`, and InputError
+    where its files are incomplete or malformed.
     """
-    new = sound(folder)
-    if not committed(folder, LOCK):
+    new = sound_result(folder)
+    if not git(folder, "ls-tree", "HEAD", LOCK):
         return "the first publication: nothing to compare with"
-    old = published(folder)
+    try:
+        committed = [git(folder, "show", f"HEAD:{path}") for path in (METRICS, ERRORS, LOCK)]
+        old = parse_result(*committed)
+    except InputError as error:
+        raise RefusedError(f"the published result is incomplete or malformed: {error}") from error
     if old.test_set != new.test_set:
+        reason = "not comparable: the published model was tested on other images"
         if publish == "main":
-            raise RefusedError("the published model was tested on other images: not comparable")
-        return "not comparable: the published model was tested on other images"
+            raise RefusedError(reason)
+        return reason
     found = compare(old, new)
+    counts = f"{len(found.fixed)} fixed, {len(found.broken)} broken, p = {found.p_value:.3g}"
     if len(found.broken) > len(found.fixed) and found.p_value < alpha:
-        raise RefusedError(f"significantly worse than the published model: {counts(found)}")
-    return f"not significantly worse than the published model: {counts(found)}"
+        raise RefusedError(f"significantly worse than the published model: {counts}")
+    return f"not significantly worse than the published model: {counts}"
 
 
-def counts(found: Comparison) -> str:
-    """The numbers behind a verdict."""
-    return f"{len(found.fixed)} fixed, {len(found.broken)} broken, p = {found.p_value:.3g}"
-
-
-def sound(folder: Path) -> Result:
-    """The result in a folder; Refused where it is not one to publish."""
-    try:
-        result = parse(*(read(folder, name) for name in (METRICS, ERRORS, LOCK)))
-        floor = YAML(typ="safe").load(folder / "params.yaml")["save"]["min_accuracy"]
-    except (OSError, KeyError, ValueError, InputError) as error:
-        raise RefusedError(f"no whole result: {error}") from error
+def sound_result(folder: Path) -> Result:
+    """The result in a folder, where it is of a whole training and good enough to be exported."""
+    result = read_result(folder)
+    accuracy = result.metrics.accuracy
+    floor = parse_yaml(read_text(folder / PATH), str(PATH))["save"]["min_accuracy"]
     if result.metrics.dry_run:
-        raise RefusedError("a dry run")
-    if result.metrics.accuracy < floor:
-        raise RefusedError(
-            f"accuracy {result.metrics.accuracy} is below save.min_accuracy = {floor}"
-        )
+        raise RefusedError("this is the result of a dry run")
+    if accuracy < floor:
+        raise RefusedError(f"the accuracy {accuracy} is below save.min_accuracy = {floor}")
     return result
-
-
-def published(folder: Path) -> Result:
-    """The result committed at the tip; Refused where it should be there and is not."""
-    try:
-        return parse(*(committed(folder, name) or "" for name in (METRICS, ERRORS, LOCK)))
-    except (ValueError, InputError) as error:
-        raise RefusedError(
-            f"the published result should be there, and is not whole: {error}"
-        ) from error
-
-
-def committed(folder: Path, name: str) -> str | None:
-    """A file's text at the clone's tip; None where there is none."""
-    command = ["git", "show", f"HEAD:{name}"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    return done.stdout if done.returncode == 0 else None

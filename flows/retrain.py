@@ -1,37 +1,30 @@
-"""Keep the published model true to main: run what changed, gate the result, publish it.
+"""Keep the published model up to date: run what changed, judge the result, publish it.
 
 python -m flows.retrain    # once, with the defaults, on the server that Prefect's profile names
 """
 
 import re
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
-from prefect import flow, get_run_logger, task
-from prefect.artifacts import (
-    create_markdown_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
+from prefect import artifacts, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from pydantic import Field
-from ruamel.yaml import YAML
 
-from flows.clones import clone, set_params
-from flows.gate import RefusedError, check
-from flows.publish import MovedError, push
-from flows.stages import run_stage
+from flows.clones import override_params, temporary_clone
+from flows.gate import RefusedError, approve
+from flows.publish import push
+from flows.repro import run_dvc, run_stage
+from mnist_pipeline.files import METRICS, InputError, parse_yaml, read_text
+from mnist_pipeline.params import PATH
+from mnist_pipeline.review.statistics import ALPHA
 
-PROGRESS = re.compile(r"Train Epoch: (\d+) ")
-MOVES = 3  # how often the branch may move on while a run is under way
+EPOCH = re.compile(r"Train Epoch: (\d+) \[0/")  # its first line
+ATTEMPTS = 3  # the branch may move while a run is under way
 
 Where = Literal["none", "branch", "main"]
 Key = Annotated[str, Field(pattern=r"^[a-z]+\.[a-z_]+$")]  # train.lr
@@ -47,7 +40,7 @@ def retrain(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
     overrides: Overrides | None = None,
     force: bool = False,
     publish: Where = "branch",
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05,
+    alpha: Annotated[float, Field(gt=0, lt=1)] = ALPHA,
 ) -> State[None]:
     """Bring the model of a branch's tip up to date.
 
@@ -60,124 +53,81 @@ def retrain(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
         alpha: level of the test against the published model.
     """
     if overrides and publish == "main":
-        return refused("overrides: expected none with publish=main, since main says what counts")
-    for _ in range(MOVES):
+        return refused("overrides are for trying: publish=main takes its parameters from main")
+    for _ in range(ATTEMPTS):
         try:
-            with clone(repository, branch) as folder:
-                set_params(folder, overrides or {})
-                done: State[Any] = run_stages(folder, flags(folder, force))
-                if done.is_completed() and publish != "none":
-                    done = publish_result(folder, branch, publish, alpha, return_state=True)
-        except RefusedError as error:
+            with temporary_clone(repository, branch) as folder:
+                if overrides:
+                    override_params(folder, overrides)
+                end = run_stages(folder, force)
+                if end.is_completed() and publish != "none":
+                    end = publish_result(folder, branch, publish, alpha, return_state=True)
+        except (RefusedError, InputError) as error:
             return refused(str(error))
-        if done.name != "Moved":
+        if end.name != "Moved":
             # A state of the flow's own: Prefect would sum a task's up as "all completed".
-            return State(type=done.type, name=done.name, message=done.message)
-        get_run_logger().info("%s has moved on: starting over from its new tip", branch)
-    return refused(f"{branch} moved on {MOVES} times while this run was under way")
+            return State(type=end.type, name=end.name, message=end.message)
+        get_run_logger().info("%s has new commits: starting over from its tip", branch)
+    return refused(f"{branch} got new commits during each of {ATTEMPTS} attempts")
 
 
-def flags(folder: Path, force: bool) -> list[str]:
-    """How dvc repro is to go about it: with what a DVC remote has, where there is one."""
-    command = ["dvc", "config", "core.remote"]
-    remote = subprocess.run(command, cwd=folder, capture_output=True, check=False).stdout
-    return ["--force"] * force + ["--pull"] * bool(remote)
-
-
-def run_stages(folder: Path, flags: list[str]) -> State[Any]:
-    """The four stages in order, up to one that fails; a table of them and of the metrics."""
-    rows = []
-    for step in (download, train, evaluate, save):
-        begin = time.monotonic()
-        state: State[Any] = step(folder, flags, return_state=True)
-        seconds = round(time.monotonic() - begin, 1)
-        rows.append({"stage": step.name, "state": state.name, "seconds": seconds})
+def run_stages(folder: Path, force: bool) -> State[Any]:
+    """The four stages in order, up to one that fails; then how the metrics differ."""
+    flags = ["--force"] if force else []
+    if "core.remote=" in run_dvc(folder, "config", "--list"):
+        flags.append("--pull")  # what was published need not run again
+    for stage in STAGES:
+        state: State[Any] = stage(stage.name, folder, flags, return_state=True)
         if not state.is_completed():
-            break
-    create_table_artifact(key="retrain-stages", table=rows)
-    create_markdown_artifact(key="retrain-metrics", markdown=metrics_diff(folder))
-    if not state.is_completed():
-        return Failed(message=f"{step.name}: {state.message}")
-    return Completed(message=", ".join(f"{row['stage']} {row['state']}" for row in rows))
-
-
-@task(cache_policy=NO_CACHE, retries=4, retry_delay_seconds=[5, 20, 60, 180])
-def download(folder: Path, flags: list[str]) -> State[None]:
-    """The data; a mirror may be down for a while."""
-    return stage("download", folder, flags)
-
-
-@task(cache_policy=NO_CACHE, retries=1)
-def train(folder: Path, flags: list[str]) -> State[None]:
-    """The weights; a second attempt goes on after the last finished epoch."""
-    epochs = YAML(typ="safe").load(folder / "params.yaml")["train"]["epochs"]
-    return stage("train", folder, flags, show_progress(epochs))
+            return Failed(message=f"{stage.name}: {state.message}")
+    table = run_dvc(folder, "metrics", "diff", "--md", "--targets", str(METRICS))
+    shown = table if str(METRICS) in table else "No difference."
+    artifacts.create_markdown_artifact(shown, key="retrain-metrics")
+    return Completed()
 
 
 @task(cache_policy=NO_CACHE)
-def evaluate(folder: Path, flags: list[str]) -> State[None]:
-    """The metrics."""
-    return stage("evaluate", folder, flags)
-
-
-@task(cache_policy=NO_CACHE)
-def save(folder: Path, flags: list[str]) -> State[None]:
-    """The model for others."""
-    return stage("save", folder, flags)
-
-
-@task(cache_policy=NO_CACHE, name="publish")
-def publish_result(folder: Path, branch: str, where: Where, alpha: float) -> State[None]:
-    """The gate, then the push."""
-    try:
-        verdict = check(folder, where, alpha)
-        return Completed(message=f"{push(folder, branch, where, verdict)}: {verdict}")
-    except RefusedError as error:
-        return refused(str(error))
-    except MovedError:
-        return Failed(name="Moved", message=f"{branch} has moved on")
-
-
-def stage(
-    name: str, folder: Path, flags: list[str], watch: Callable[[str], None] = lambda _: None
-) -> State[None]:
-    """Run a DVC stage, its output in the task's log."""
+def run_task(stage: str, folder: Path, flags: list[str]) -> State[None]:
+    """A DVC stage, its output in the task's log. Cached means that DVC had nothing to do."""
     logger = get_run_logger()
+    epochs = parse_yaml(read_text(folder / PATH), str(PATH))["train"]["epochs"]
+    progress: UUID | None = None
 
     def say(line: str) -> None:
+        nonlocal progress
         logger.info(line)
-        watch(line)
+        if found := EPOCH.match(line):
+            if progress is None:
+                progress = cast(UUID, artifacts.create_progress_artifact(0, key="retrain-epochs"))
+            artifacts.update_progress_artifact(progress, 100 * (int(found[1]) - 1) / epochs)
 
-    worked = run_stage(name, folder, flags, say)
+    worked = run_stage(stage, folder, flags, say)
+    if progress:
+        artifacts.update_progress_artifact(progress, 100)
     return Completed() if worked else Completed(name="Cached", message="DVC had nothing to do")
 
 
-def show_progress(epochs: int) -> Callable[[str], None]:
-    """An artifact of the epochs done, in percent, kept up to date by training's own lines."""
-    artifact: UUID | None = None
-    shown = 0
-
-    def watch(line: str) -> None:
-        nonlocal artifact, shown
-        found = PROGRESS.match(line)
-        if found and int(found[1]) > shown:
-            shown = int(found[1])
-            done = 100.0 * (shown - 1) / epochs
-            if artifact is None:
-                artifact = cast(UUID, create_progress_artifact(done, key="retrain-epochs"))
-            else:
-                update_progress_artifact(artifact, done)
-        elif artifact and line.startswith("Updating lock file"):
-            update_progress_artifact(artifact, 100.0)
-
-    return watch
+STAGES = (
+    # A mirror may be down for a while.
+    run_task.with_options(name="download", retries=4, retry_delay_seconds=[5, 20, 60, 180]),
+    # The second attempt continues after the last finished epoch.
+    run_task.with_options(name="train", retries=1),
+    run_task.with_options(name="evaluate"),
+    run_task.with_options(name="save"),
+)
 
 
-def metrics_diff(folder: Path) -> str:
-    """dvc metrics diff against the branch's tip, as Markdown."""
-    command = ["dvc", "metrics", "diff", "--md", "--targets", "metrics/metrics.json"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    return done.stdout if "metrics.json" in done.stdout else "No difference."
+@task(cache_policy=NO_CACHE, name="publish")
+def publish_result(folder: Path, branch: str, publish: Where, alpha: float) -> State[None]:
+    """The gate, then the push."""
+    try:
+        verdict = approve(folder, publish, alpha)
+        target = push(folder, branch, publish, verdict)
+    except (RefusedError, InputError) as error:
+        return refused(str(error))
+    if target is None:
+        return Failed(name="Moved", message=f"{branch} has new commits")
+    return Completed(message=f"{target}: {verdict}")
 
 
 def refused(reason: str) -> State[None]:

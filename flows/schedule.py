@@ -15,24 +15,25 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 
 import httpx
 import psutil
 
 from flows.clones import ROOT
-from flows.stages import LEASH
-from mnist_pipeline.stage import InputError, run
+from mnist_pipeline.__main__ import one_line_errors
+from mnist_pipeline.files import InputError
+from mnist_pipeline.leash import leashed
 
 HOST, POOL = "127.0.0.1", "retrain"
 START, STOP = 120, 15  # seconds that the server may take to start, and a child to end
 
 
 def main() -> None:
-    port = choose_port()
+    """Start everything and wait; stop it all on Ctrl-C, or on SIGTERM from a service manager."""
+    port = free_port()
     os.environ |= settings(port)
-    for number in (signal.SIGINT, signal.SIGTERM):  # SIGTERM is a service manager's Ctrl-C
-        signal.signal(number, interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # whatever handler this process started with
+        signal.signal(number, signal.default_int_handler)
     print(f"Starting Prefect's server on {HOST}:{port}, the deployments and a worker")
     try:
         with child("server", "start", "--host", HOST, "--port", str(port)) as server:
@@ -42,22 +43,22 @@ def main() -> None:
                 print(f"Dashboard: http://{HOST}:{port}\nCtrl-C stops everything.")
                 while server.poll() is None and worker.poll() is None:
                     time.sleep(1)
-        raise InputError("expected server and worker to run until Ctrl-C, found that one ended")
+        raise InputError("the server or the worker has ended; see its messages above")
     except KeyboardInterrupt:
         print("Stopped.")
 
 
-def choose_port() -> int:
+def free_port() -> int:
     """The server's port; InputError where it is not one, or taken."""
-    name, default = "PREFECT_SERVER_API_PORT", "4200"
-    value = os.environ.get(name, default)
-    with socket.socket() as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
-        try:
+    name = "PREFECT_SERVER_API_PORT"
+    value = os.environ.get(name, "4200")
+    try:
+        with socket.socket() as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
             trial.bind((HOST, int(value)))
-        except (OSError, OverflowError, ValueError) as error:
-            raise InputError(f"{name}: expected a free port, found {value!r}: {error}") from error
-    return int(value)
+            return int(value)
+    except (OSError, OverflowError, ValueError) as error:
+        raise InputError(f"{name}: expected a free port, found {value!r}: {error}") from error
 
 
 def settings(port: int) -> dict[str, str]:
@@ -78,25 +79,23 @@ def settings(port: int) -> dict[str, str]:
 @contextmanager
 def child(*words: str) -> Iterator[subprocess.Popen[bytes]]:
     """A prefect command out of Ctrl-C's reach: ended in its turn, and when this process is gone."""
-    command = [sys.executable, str(LEASH), str(os.getpid()), "prefect", *words]
-    with subprocess.Popen(command, cwd=ROOT, start_new_session=True) as process:
+    with subprocess.Popen(leashed("prefect", *words), cwd=ROOT, start_new_session=True) as process:
         try:
             yield process
         finally:
-            end(process)
+            if process.poll() is None:
+                end(psutil.Process(process.pid))
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def end(process: psutil.Process) -> None:
     """End a process, its descendants first: a worker would wait for its run to finish."""
-    if process.poll() is None:
-        parent = psutil.Process(process.pid)
-        for family in (parent.children(recursive=True), [parent]):
-            for one in family:
-                with suppress(psutil.NoSuchProcess):
-                    one.terminate()
-            for one in psutil.wait_procs(family, timeout=STOP)[1]:
-                with suppress(psutil.NoSuchProcess):
-                    one.kill()
+    for family in (process.children(recursive=True), [process]):
+        for one in family:
+            with suppress(psutil.NoSuchProcess):
+                one.terminate()
+        for one in psutil.wait_procs(family, timeout=STOP)[1]:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
 
 
 def wait_for_health(server: subprocess.Popen[bytes]) -> None:
@@ -108,7 +107,7 @@ def wait_for_health(server: subprocess.Popen[bytes]) -> None:
                 return
         except httpx.TransportError:
             time.sleep(0.5)
-    raise InputError("prefect server start: expected it to answer; see its messages above")
+    raise InputError("Prefect's server does not answer; see its messages above")
 
 
 def install() -> None:
@@ -119,15 +118,10 @@ def install() -> None:
         [sys.executable, "-m", "flows.automations"],
     ):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        output = done.stdout + done.stderr
-        if done.returncode != 0 and "already exists" not in output:
-            raise InputError(f"{' '.join(command)}: expected status 0, found: {output}")
-
-
-def interrupt(number: int, frame: FrameType | None) -> None:
-    """Leave main's loop, whatever handler this process was started with."""
-    raise KeyboardInterrupt
+        if done.returncode != 0 and "already exists" not in done.stdout:
+            raise InputError(f"{' '.join(command)} failed: {done.stdout}{done.stderr}")
 
 
 if __name__ == "__main__":
-    run(main)
+    with one_line_errors():
+        main()

@@ -1,28 +1,24 @@
-"""One DVC stage as a child of this process: its output line by line, its end with ours."""
+"""DVC as a child of this process: a stage's output line by line, its end with ours."""
 
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-LEASH = Path(__file__).with_name("leash.py")
-
-
-class StageError(Exception):
-    """A stage that ended with another status than 0."""
+from mnist_pipeline.files import InputError
+from mnist_pipeline.leash import leashed
 
 
 def run_stage(stage: str, folder: Path, flags: list[str], say: Callable[[str], None]) -> bool:
     """Run a DVC stage in a process group of its own; whether there was anything to do.
 
-    Raises StageError with its last line. If this process is cancelled, the group ends first.
+    `say` gets each line. Raises RuntimeError with the last one if the stage fails. Where this
+    process is interrupted, the group ends first.
     """
-    command = ["dvc", "repro", "--single-item", *flags, stage]
     worked, last = False, ""
     with subprocess.Popen(
-        [sys.executable, str(LEASH), str(os.getpid()), *command],
+        leashed("dvc", "repro", "--single-item", *flags, stage),
         cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -39,5 +35,14 @@ def run_stage(stage: str, folder: Path, flags: list[str], say: Callable[[str], N
             os.killpg(process.pid, signal.SIGKILL)
             raise
     if process.returncode != 0:
-        raise StageError(f"{stage}: expected exit status 0, found {process.returncode}: {last}")
+        raise RuntimeError(f"{stage} failed with exit status {process.returncode}: {last}")
     return worked
+
+
+def run_dvc(folder: Path, *words: str) -> str:
+    """Run dvc; what it printed. Raises InputError with its last line where it fails."""
+    done = subprocess.run(["dvc", *words], cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        last = (done.stdout + done.stderr).strip().rpartition("\n")[2]
+        raise InputError(f"dvc {words[0]}: {last}")
+    return done.stdout

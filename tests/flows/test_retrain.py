@@ -1,0 +1,101 @@
+"""The flow and its tasks called as functions, with stand-ins for DVC, the gate and git."""
+
+import pytest
+from conftest import dvc, git
+from flows import clones, retrain
+from flows.gate import RefusedError
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import disable_run_logger
+from prefect.states import Completed, Failed
+from service import small_repository
+
+
+@pytest.fixture(autouse=True)
+def _out_of_a_run(tmp_path, monkeypatch):
+    """No log, as nobody listens, and clones out of the way."""
+    monkeypatch.setattr(clones, "HOME", tmp_path / "home")
+    with disable_run_logger():
+        yield
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory):
+    """A repository to clone."""
+    return str(small_repository(tmp_path_factory.mktemp("repository")))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        ({"publish": "main", "overrides": {"train.epochs": 5}}, "overrides are for trying"),
+        ({"overrides": {"train.speed": 1}}, "overrides: params.yaml has no key train.speed"),
+        ({"branch": "nowhere"}, "git clone: "),
+    ],
+)
+def test_refused_before_any_stage(origin, monkeypatch, parameters, reason):
+    """Parameters that contradict each other or the repository, which the server cannot know."""
+    monkeypatch.setattr(retrain, "run_stages", lambda *_: pytest.fail("a stage was run"))
+    state = retrain.retrain.fn(repository=origin, **parameters)
+    assert (state.is_failed(), state.name) == (True, "Refused")
+    assert state.message.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("pushed", "end"),
+    [
+        (["main"], ("Completed", "main: better")),
+        ([None, None, "main"], ("Completed", "main: better")),
+        ([None, None, None], ("Refused", "main got new commits during each of 3 attempts")),
+        ([RefusedError("a dry run")], ("Refused", "a dry run")),
+    ],
+)
+def test_flow_ends_as_publishing_does(origin, monkeypatch, pushed, end):
+    """Where main has moved (None), it starts over from a new clone, three times at most."""
+    folders = set()
+
+    def push(folder, *_):
+        folders.add(folder)
+        result = pushed[len(folders) - 1]
+        if isinstance(result, RefusedError):
+            raise result
+        return result
+
+    def publish_result(*words, return_state):
+        return task.fn(*words)
+
+    task = retrain.publish_result
+    monkeypatch.setattr(retrain, "run_stages", lambda *_: Completed())
+    monkeypatch.setattr(retrain, "approve", lambda *_: "better")
+    monkeypatch.setattr(retrain, "push", push)
+    monkeypatch.setattr(retrain, "publish_result", publish_result)
+    state = retrain.retrain.fn(repository=origin, publish="main")
+    assert (state.name, state.message) == end
+    assert len(folders) == len(pushed)
+
+
+@pytest.mark.parametrize(("remote", "flags"), [(True, ["--force", "--pull"]), (False, ["--force"])])
+def test_failed_stage_is_the_last(origin, tmp_path, monkeypatch, remote, flags):
+    """DVC pulls where it has a remote; without one that would fail."""
+    git(tmp_path, "clone", "--quiet", origin, "clone")
+    if not remote:
+        assert dvc(tmp_path / "clone", "remote", "remove", "store").returncode == 0
+    calls = []
+
+    def stage(*words, return_state):
+        calls.append(words)
+        return Failed(message="boom")
+
+    stage.name = "download"
+    monkeypatch.setattr(retrain, "STAGES", [stage, stage])
+    state = retrain.run_stages(tmp_path / "clone", force=True)
+    assert (state.is_failed(), state.message) == (True, "download: boom")
+    assert calls == [("download", tmp_path / "clone", flags)]
+
+
+def test_download_and_train_are_tried_again():
+    """download with growing pauses; train once, since it resumes. DVC alone decides what to run."""
+    tasks = [*retrain.STAGES, retrain.publish_result]
+    tries = {task.name: task.retries for task in tasks}
+    assert tries == {"download": 4, "train": 1, "evaluate": 0, "save": 0, "publish": 0}
+    assert retrain.STAGES[0].retry_delay_seconds == [5, 20, 60, 180]
+    assert all(task.cache_policy == NO_CACHE for task in tasks)

@@ -1,0 +1,26 @@
+"""make schedule on a machine where it cannot work."""
+
+import socket
+import subprocess
+
+import pytest
+from flows import schedule
+
+from mnist_pipeline.files import InputError
+
+
+def test_port_must_be_a_free_one(monkeypatch):
+    """Another server there would be given our deployments."""
+    with socket.create_server((schedule.HOST, 0)) as taken:
+        for value in (str(taken.getsockname()[1]), "http", "70000"):
+            monkeypatch.setenv("PREFECT_SERVER_API_PORT", value)
+            with pytest.raises(InputError, match=rf"API_PORT: expected a free port, .* '{value}'"):
+                schedule.free_port()
+
+
+def test_server_that_ends_is_not_waited_for():
+    """Its own messages say why."""
+    with subprocess.Popen(["false"]) as server:
+        server.wait()
+    with pytest.raises(InputError, match="Prefect's server does not answer"):
+        schedule.wait_for_health(server)

@@ -1,0 +1,101 @@
+"""The deployments on a real server and worker, with git and a DVC remote, on the digits."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from conftest import git
+from flows import clones
+from flows.automations import AUTOMATIONS, ENDS
+from flows.clones import temporary_clone
+from flows.repro import run_stage
+from service import FINAL, Service, digits_repository
+
+CACHED = dict.fromkeys(("download", "train", "evaluate", "save"), "Cached")
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Server, deployments and worker, on a repository where nothing is published yet."""
+    folder = tmp_path_factory.mktemp("service")
+    service = Service(folder, digits_repository(folder / "repository"))
+    service.start_server()
+    service.install()
+    service.start_worker()
+    yield service
+    service.stop()
+
+
+def artifacts(service: Service, run: str) -> dict[str, str]:
+    """Key → content of what a run shows."""
+    where = {"flow_run_id": {"any_": [run]}}
+    found = service.api("POST", "artifacts/filter", artifacts=where)
+    return {artifact["key"]: artifact["data"] for artifact in found}
+
+
+def test_first_run_publishes_and_the_next_has_nothing_to_do(service, tmp_path, monkeypatch):
+    """One commit on main, and artifacts that show why; then four times Cached, and main stays.
+
+    Another machine, whose cache is empty, has nothing to do either: it takes the published data.
+    """
+    before = git(service.origin, "rev-parse", "main")
+    run = service.run("nightly")
+    state = service.wait(run, "COMPLETED")
+    assert state["message"] == "main: the first publication: nothing to compare with"
+    assert service.tasks(run) == dict.fromkeys([*CACHED, "publish"], "Completed")
+    assert git(service.origin, "rev-parse", "main~1") == before
+    published = git(service.origin, "log", "-1", "main")
+    assert "Retrain: the first publication" in published
+    shown = artifacts(service, run)
+    assert "| metrics/metrics.json | accuracy |" in shown["retrain-metrics"]
+    assert shown["retrain-epochs"] == 100
+
+    run = service.run("nightly")
+    service.wait(run, "COMPLETED")
+    assert service.tasks(run) == CACHED | {"publish": "Completed"}
+    assert git(service.origin, "log", "-1", "main") == published
+    assert artifacts(service, run) == {"retrain-metrics": "No difference."}
+
+    monkeypatch.setattr(clones, "HOME", tmp_path)
+    with temporary_clone(str(service.origin), "main") as folder:
+        assert not any(run_stage(stage, folder, ["--pull"], print) for stage in CACHED)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("alpha", 2), ("publish", "all"), ("overrides", {"lr": 1}), ("overrides", {"train.lr": [1]})],
+)
+def test_bad_parameters_are_refused_before_a_run_exists(service, name, value):
+    """The server names the parameter; no run is created."""
+    before = service.api("POST", "flow_runs/count")
+    with pytest.raises(httpx.HTTPStatusError) as error:
+        service.run("manual", **{name: value})
+    assert error.value.response.status_code == 409
+    assert name in error.value.response.text
+    assert service.api("POST", "flow_runs/count") == before
+
+
+def test_deploying_again_changes_nothing_by_itself(service):
+    """A paused schedule stays paused; two automations stay two, and get back what was changed."""
+    deployment = service.deployment("nightly")
+    (schedule,) = deployment["schedules"]
+    path = f"deployments/{deployment['id']}/schedules"
+    service.api("PATCH", f"{path}/{schedule['id']}", active=False)
+    before = {each["name"]: each for each in service.api("POST", "automations/filter")}
+    switched_off, changed = (before[automation.name] for automation in AUTOMATIONS)
+    service.api("PATCH", f"automations/{switched_off['id']}", enabled=False)
+    wrong = {key: changed[key] for key in ("name", "actions", "enabled")}
+    wrong["trigger"] = changed["trigger"] | {"within": 3600}
+    service.api("PUT", f"automations/{changed['id']}", **wrong)
+
+    service.install()
+    assert service.api("GET", path)[0]["active"] is False
+    after = {each["id"]: each for each in service.api("POST", "automations/filter")}
+    assert len(after) == 2
+    assert after[switched_off["id"]]["enabled"] is False
+    assert after[changed["id"]]["trigger"]["within"] == changed["trigger"]["within"]
+
+
+def test_every_end_of_a_run_disarms_the_automations():
+    """Events are named after states: a run's own name for its end is among the expected ones."""
+    assert {"Refused", *(name.capitalize() for name in FINAL)} <= set(ENDS)

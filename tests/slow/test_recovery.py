@@ -1,0 +1,109 @@
+"""Signals, at any moment: the next dvc repro ends as if nothing had happened."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import dvc
+from service import digits_repository
+
+EPOCHS = 4
+INT, TERM, KILL = signal.SIGINT, signal.SIGTERM, signal.SIGKILL
+
+CASES = [  # signal, its target, the line of output after which it comes, epochs done by then
+    (KILL, "dvc", "Train Epoch: 3 [", 2),
+    (INT, "group", "Train Epoch: 2 [", 1),
+    (INT, "group", "Running stage 'download'", 0),
+    (INT, "group", "Running stage 'evaluate'", 0),
+    (TERM, "dvc", "Running stage 'train'", 0),
+    (TERM, "dvc", "Running stage 'save'", 0),
+    (TERM, "stage", "Train Epoch: 2 [", 1),
+    (TERM, "stage", "Train Epoch: 4 [", 3),
+    (KILL, "dvc", "Running stage 'download'", 0),
+    (KILL, "dvc", "Train Epoch: 4 [", 3),
+    (KILL, "stage", "Train Epoch: 1 [", 0),
+    (KILL, "stage", "Running stage 'evaluate'", 0),
+]
+QUICK = CASES[:2]  # in every run of the tests
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project on the digits, with a few epochs; nothing run yet."""
+    return digits_repository(tmp_path_factory.mktemp("project"), epochs=EPOCHS).parent / "seed"
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(project: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The project's dvc.lock, with the hash of every output, when nobody disturbs it."""
+    folder = tmp_path_factory.mktemp("uninterrupted") / "project"
+    shutil.copytree(project, folder)
+    done = dvc(folder, "repro")
+    assert done.returncode == 0, done.stdout
+    return (folder / "dvc.lock").read_text()
+
+
+def processes_in(folder: Path) -> list[psutil.Process]:
+    """The living processes that work in a folder."""
+    everyone = psutil.process_iter(["cwd"])
+    return [one for one in everyone if (one.info["cwd"] or "").startswith(str(folder))]
+
+
+def stage_of(dvc: int) -> psutil.Process:
+    """The stage that a dvc runs; it starts a moment after dvc's line."""
+    for _ in range(1000):
+        for child in psutil.Process(dvc).children(recursive=True):
+            if "mnist_pipeline" in child.cmdline():
+                return child
+        time.sleep(0.01)
+    raise AssertionError("no stage started")
+
+
+def strike(folder: Path, number: signal.Signals, target: str, line: str) -> None:
+    """Start dvc repro, wait for the line, send the signal, wait until dvc is gone."""
+    with subprocess.Popen(
+        ["dvc", "repro"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert any(line in each for each in process.stdout), f"{line} never came"
+        if line.startswith("Train"):  # a shell between the two would swallow signals
+            assert stage_of(process.pid).ppid() == process.pid
+        if target == "group":
+            os.killpg(process.pid, number)
+        elif target == "dvc":
+            os.kill(process.pid, number)
+        else:
+            stage_of(process.pid).send_signal(number)
+        process.communicate()
+    assert process.returncode != 0
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[] if case in QUICK else pytest.mark.slow) for case in CASES],
+    ids=lambda case: f"{case[0].name} to {case[1]} at {case[2]}",
+)
+def test_one_command_recovers(tmp_path, project, uninterrupted, case):
+    """No process is left, dvc repro goes on from the last epoch, every hash is the same."""
+    number, target, line, epochs = case
+    folder = tmp_path / "project"
+    shutil.copytree(project, folder)
+    strike(folder, number, target, line)
+    psutil.wait_procs(processes_in(folder), timeout=10)  # dvc's end takes the stage along
+    assert not processes_in(folder)
+    done = dvc(folder, "repro")
+    assert done.returncode == 0, done.stdout
+    resumed = re.search(rf"Resumed after epoch (\d+) of {EPOCHS}", done.stdout)
+    # On a busy machine the signal may come an epoch later.
+    assert int(resumed[1] if resumed else 0) >= epochs
+    assert (folder / "dvc.lock").read_text() == uninterrupted
