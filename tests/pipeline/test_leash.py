@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
@@ -25,6 +26,8 @@ def test_a_killed_holder_takes_its_command_along():
         [sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:
         child = psutil.Process(int(holder.stdout.readline()))
+        while child.name() != "sleep":  # the leash is taken before the command begins
+            time.sleep(0.01)
         holder.kill()
     child.wait(timeout=10)
 

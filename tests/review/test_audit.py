@@ -6,10 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import dvc, git
-from pets import commit, edit, make_project, plant, write
-
-from mnist_pipeline.files import InputError
-from mnist_pipeline.review.audit import differences, reproduce, warn_of_changes
+from pets import commit, edit, make_project, write
 
 FRESH = """
 import subprocess
@@ -66,47 +63,3 @@ def test_short_audit_compares_two_runs(repo, status):
     done = audit(repo, "--short")
     assert done.returncode == status, done.stdout + done.stderr
     assert git(repo, "status", "--porcelain") == ""
-
-
-@pytest.mark.parametrize(
-    ("environment", "words"),
-    [
-        ({"device": "cpu", "threads": 1}, '"threads": 1'),
-        ({"device": "cpu", "threads": 2}, "The environments are equal: the code, or torch, is not"),
-    ],
-)
-def test_environments_explain_a_difference(repo, environment, words):
-    """How they differ, or that they do not."""
-    assert differences(repo)[0]
-    plant(repo, broken=1)
-    write(repo, "metrics/environment.json", environment)
-    equal, text = differences(repo)
-    assert not equal
-    assert words in text
-
-
-def test_failing_stage_is_one_line(repo):
-    """A commit that cannot be reproduced at all is no difference of bytes: exit status 2."""
-    write(repo, "src/train.py", "raise SystemExit(3)")
-    commit(repo)
-    done = audit(repo)
-    assert done.returncode == 2
-    assert "error: dvc.yaml: expected all stages to succeed, found exit status" in done.stderr
-
-
-def test_relative_mirror_is_found_from_the_clone(repo, tmp_path, monkeypatch):
-    """MNIST_MIRROR may be a folder below the working folder, where the clone is not."""
-    (tmp_path / "mirror").mkdir()
-    write(repo, "dvc.yaml", {"stages": {"show": {"cmd": "echo $MNIST_MIRROR > shown"}}})
-    (repo / "dvc.lock").unlink()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MNIST_MIRROR", "mirror")
-    reproduce(repo, "repro")
-    assert (repo / "shown").read_text() == f"{tmp_path}/mirror\n"
-
-
-def test_folder_without_git_is_refused(tmp_path, monkeypatch):
-    """An unpacked archive cannot be audited: it has no commit."""
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="not a git repository"):
-        warn_of_changes("the audit")

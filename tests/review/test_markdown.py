@@ -26,7 +26,6 @@ EVIL = [
     "\x1b[31mred\x00\x07",
     "\u202ereversed\u2066\u200b\ufeff",
     "Z̴̧̢͓̑̈a̶l̷g̸o̵" * 20,
-    " ",
     "",
     ":smile: $x^2$ &lt;b&gt; &#64;octocat",
 ]
@@ -98,21 +97,12 @@ def test_text_is_inert_everywhere(text, judged):
 
 
 @pytest.mark.parametrize("text", EVIL)
-def test_text_does_not_break_a_table(text):
-    """Each row has the head's number of cells, and a text never ends its line."""
-    shown = render(report(changes=[Change(file="x", name=text, old=text, new=1)]))
-    (row,) = [line for line in shown.splitlines() if line.startswith("| `")]
-    assert row.count("|") == 6
-    assert len([token for token in tokens(shown) if token.type == "td_open"]) == 5
-
-
-@pytest.mark.parametrize("text", EVIL)
 def test_code_shows_printable_characters_alone(text):
     """One line, no control, no bidirectional or combining character, 80 characters at most."""
     shown = code(text)
     assert shown[1:-1].isprintable()
     assert not any(unicodedata.combining(character) for character in shown)
-    assert "`" not in shown[1:-1]
+    assert not {"`", "|"} & set(shown[1:-1])  # of which a table's cell is made
     assert len(shown) <= 82
 
 
@@ -122,6 +112,13 @@ def test_greatest_report_fits_a_comment():
 
 
 # The file that a comment is made of
+
+STOP = "::stop-commands::x ##[y]"
+
+
+def altered(**changes: object) -> bytes:
+    """The file of a report with something that no report has."""
+    return json.dumps(report().model_dump(mode="json") | changes).encode()
 
 
 @pytest.fixture
@@ -160,37 +157,20 @@ def test_report_on_another_commit_is_refused(rendered):
 
 
 @pytest.mark.parametrize(
-    ("change", "found"),
-    [
-        ({"verdict": "<b>fine</b>"}, "literal_error at verdict"),
-        ({"::stop-commands::x ##[y]": 1}, "extra_forbidden at ??stop?commands??x????y?"),
-        ({"base": {"name": "x", "commit": "main\n", "stale": []}}, "mismatch at base.commit"),
-        ({"notes": "x"}, "list_type at notes"),
-        ({"evidence": {"total": 0}}, "greater_than_equal at evidence.total"),
-        ({"evidence": {"total": 1, "fixed": float("nan")}}, "at evidence.fixed"),
-    ],
-)
-def test_schema_refuses_in_one_line(rendered, change, found):
-    """It says where, with letters alone: GitHub obeys commands in a log."""
-    tree = json.loads(report().model_dump_json()) | change
-    message = rendered(json.dumps(tree).encode(), refused=True)
-    assert message.startswith("report.json: expected a report, found ")
-    assert message.endswith(found)
-
-
-@pytest.mark.parametrize(
     ("content", "found"),
     [
-        (b"", "json_invalid at the top"),
-        (b"\xff\xfe{}", "json_invalid at the top"),
-        (b"[" * 100_000, "json_invalid at the top"),
-        (b"null", "model_type at the top"),
-        (b" " * LIMIT + b"{}", "at most 1,000,000 bytes, found more"),
+        (b"[" * 100_000, "expected a report, found json_invalid at the top"),
+        (altered(verdict="<b>fine</b>"), "expected a report, found literal_error at verdict"),
+        (
+            altered(**{STOP: 1}),
+            "expected a report, found extra_forbidden at ??stop?commands??x????y?",
+        ),
+        (b" " * LIMIT + b"{}", "expected at most 1,000,000 bytes, found more"),
     ],
 )
 def test_other_files_are_refused_in_one_line(rendered, content, found):
-    """Nothing, something else, what nests too deep, and what is too large."""
-    assert rendered(content, refused=True).endswith(found)
+    """It says where, with letters alone: GitHub obeys commands in a log."""
+    assert rendered(content, refused=True) == f"report.json: {found}"
 
 
 # The words
@@ -218,7 +198,6 @@ def test_stale_lock_is_said_first():
     ("verdict", "start"),
     [
         ("regression", "**Regression in these weights**"),
-        ("improvement", "**Improvement in these weights**"),
         ("no evidence of a difference", "**No evidence of a difference between these weights**"),
     ],
 )
@@ -245,42 +224,3 @@ def test_sentences_need_no_statistics():
     assert "right on the same of 10,000 test images" in render(report(evidence=same))
     few = evidence(fixed=1, broken=2, p_value=1.0, least=None)
     assert "With so few images, no split would be evidence" in render(report(evidence=few))
-
-
-@pytest.mark.parametrize(
-    ("p_value", "words"),
-    [
-        (1.0, "100 times in 100"),
-        (0.0123, "once in 100"),
-        (0.0021, "2 times in 1,000"),
-        (1e-9, "less than once in 1,000 times"),
-    ],
-)
-def test_chance_is_told_in_times(p_value, words):
-    """Nobody has to know what a p-value is."""
-    assert f"would come up {words} (exact" in render(report(evidence=evidence(p_value=p_value)))
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "better", "row"),
-    [
-        (0.991712, 0.9921, True, "0.991712 | 0.9921 | `+0.00039, better`"),
-        (9917, 10_021, False, "9,917 | 10,021 | `+1e+02, worse`"),
-        (1.0, 0.5, None, "1 | 0.5 | `−0.5`"),
-        (1.0, None, None, "1 | – | –"),
-        ("cpu", True, None, "`cpu` | true | –"),
-    ],
-)
-def test_numbers_are_for_people(old, new, better, row):
-    """Rounded, with the direction; texts as code."""
-    change = Change(file="f", name="n", old=old, new=new, better=better)
-    assert f"| `f` | `n` | {row} |" in render(report(changes=[change]))
-
-
-def test_tables_are_cut():
-    """Thirty rows, and how many more there are."""
-    flips = [Flip(index=at, label="a", old="a", new="b") for at in range(40)]
-    text = render(report(flips=flips))
-    assert "| 29 | `a`" in text
-    assert "| 30 | `a`" not in text
-    assert "and 10 more" in text

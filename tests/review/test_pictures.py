@@ -7,8 +7,7 @@ import pytest
 from pets import make_project
 from PIL import Image
 
-from mnist_pipeline.files import InputError
-from mnist_pipeline.review.pictures import confusion, illustrate, learning_curves, read_history
+from mnist_pipeline.review.pictures import confusion, illustrate
 from mnist_pipeline.review.result import read_result
 
 
@@ -47,26 +46,3 @@ def test_what_cannot_be_drawn_is_said(folders, tmp_path):
 def test_confusion_counts_the_errors(folders):
     """A row for each label and a column for each prediction, in the order of the classes."""
     assert confusion(read_result(folders[0])) == [[0, 0, 25], [0, 0, 25], [0, 0, 0]]
-
-
-def test_curves_are_the_history(folders):
-    """Each line has its column's values by epoch; empty cells are gaps, and no numbers."""
-    history = read_history(folders[0])
-    lines = {
-        line.get_label(): line
-        for axis in learning_curves({"base": history, "head": history}).axes
-        for line in axis.lines
-    }
-    assert len(lines) == 6
-    line = lines["head, training loss"]
-    assert (list(line.get_xdata()), list(line.get_ydata())) == ([1, 2], [0.5, 0.25])
-    assert np.isnan(lines["base, validation accuracy"].get_ydata()).all()
-
-
-@pytest.mark.parametrize(("old", "new"), [("train_loss", "other"), ("0.5", "x")])
-def test_odd_history_is_refused(folders, old, new):
-    """Another column, or a text in the place of a number."""
-    path = folders[0] / "metrics/history.csv"
-    path.write_text(path.read_text().replace(old, new))
-    with pytest.raises(InputError, match=r"^metrics/history\.csv: expected columns epoch, "):
-        read_history(folders[0])

@@ -16,13 +16,6 @@ def result(*indices: int) -> Result:
     return Result(metrics, dict.fromkeys(indices, Wrong("cat", "dog")), ("a", "b"))
 
 
-def test_same_errors_give_one():
-    """No image differs: p = 1, no interval, nothing that the test could notice."""
-    assert compare(result(1, 2, 3), result(1, 2, 3)) == ([], [], 1.0)
-    assert interval(0, 0, 10_000, ALPHA) is None
-    assert least(0, ALPHA) is None
-
-
 def test_errors_gone_are_fixed_and_new_ones_broken():
     """Forty gone and one new, which would be chance in 2 · (1 + 41) of 2^41 cases."""
     found = compare(result(*range(50)), result(*range(10), 99))
@@ -30,7 +23,7 @@ def test_errors_gone_are_fixed_and_new_ones_broken():
     assert found.p_value == pytest.approx(2 * 42 / 2**41)
 
 
-@pytest.mark.parametrize(("fixed", "broken"), [(27, 13), (26, 14), (0, 6), (0, 5), (9, 9), (1, 0)])
+@pytest.mark.parametrize(("fixed", "broken"), [(27, 13), (26, 14), (0, 6), (9, 9)])
 def test_interval_leaves_out_zero_where_the_test_notices(fixed, broken):
     """It holds the difference that was found, and both say the same of 0."""
     low, high = interval(fixed, broken, 10_000, ALPHA)
