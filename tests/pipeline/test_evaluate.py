@@ -25,12 +25,6 @@ def answers(*rows: tuple[int, float]) -> np.ndarray:
     return probabilities
 
 
-def write_untrained(dry_run: bool) -> None:
-    """The weights of a network that has seen nothing."""
-    torch.manual_seed(0)
-    write_weights(WEIGHTS, Net(), Provenance(dry_run=dry_run, parameters={}, data={}))
-
-
 def test_metrics_by_hand():
     """Counts, loss and recall of eleven images, of which one 0 is taken for a 1."""
     labels = np.array([*range(10), 0])
@@ -60,7 +54,7 @@ def test_errors_are_listed_by_index():
     assert errors["confidence"].tolist() == pytest.approx([0.7, 0.6])
 
 
-@pytest.mark.parametrize("number", [0, 9, 100])
+@pytest.mark.parametrize("number", [0, 100])
 def test_picture_for_any_number_of_errors(number):
     """A PNG, wide enough to read, the same bytes each time."""
     images = torch.zeros(100, 28, 28, dtype=torch.uint8)
@@ -72,14 +66,13 @@ def test_picture_for_any_number_of_errors(number):
         assert image.width > 1000
 
 
-@pytest.mark.parametrize("dry_run", [True, False])
-def test_stage_writes_what_it_found(workspace, dry_run):
+def test_stage_writes_what_it_found(workspace):
     """metrics.json agrees with errors.csv, and hands on the mark of a dry run."""
-    write_untrained(dry_run)
+    write_weights(WEIGHTS, Net(), Provenance(dry_run=True, parameters={}, data={}))
     evaluate.main()
     metrics = parse_metrics(METRICS.read_text())
     errors = pd.read_csv(ERRORS)
-    assert metrics.dry_run is dry_run
+    assert metrics.dry_run is True
     assert metrics.total == 360
     assert len(errors) == metrics.total - metrics.correct
     assert list(errors.columns) == ["index", "label", "predicted", "confidence"]
@@ -92,5 +85,4 @@ def test_refusals_leave_no_output(workspace, capsys):
     assert refusal(evaluate.main, capsys) == f"No such file or directory: {WEIGHTS}"
     TEST_IMAGES.write_bytes(b"poison")
     assert refusal(evaluate.main, capsys).startswith(f"{TEST_IMAGES}: expected")
-    outputs = (METRICS, ERRORS, PICTURE)
-    assert not any(path.exists() for path in outputs)
+    assert not any(path.exists() for path in (METRICS, ERRORS, PICTURE))

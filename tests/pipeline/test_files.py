@@ -51,27 +51,13 @@ def test_full_disk_keeps_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_unwritable_folder_is_refused(tmp_path):
-    """A folder that cannot be made: the error names the file."""
-    (tmp_path / "file").write_bytes(b"")
-    path = tmp_path / "file" / "below"
-    with pytest.raises(OSError, match="cannot be written") as error:
-        write_atomically(path, b"")
-    assert error.value.filename == str(path)
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ('{"a": NaN}', "expected JSON, found: NaN, which is not a finite number"),
-        ('{"a": ', "expected JSON, found: "),
-        ("[]", "expected keys with values, found list"),
-    ],
-)
-def test_bad_json_is_refused(text, says):
-    """Broken off, no object, or a number that is not finite."""
+def test_bad_json_is_refused():
+    """No object, or a number that is not finite."""
+    says = "expected JSON, found: NaN, which is not a finite number"
     with pytest.raises(InputError, match=f"a.json: {says}"):
-        parse_json(text, "a.json")
+        parse_json('{"a": NaN}', "a.json")
+    with pytest.raises(InputError, match=r"a\.json: expected keys with values, found list"):
+        parse_json("[]", "a.json")
 
 
 def test_text_that_is_not_utf8_is_refused(tmp_path):

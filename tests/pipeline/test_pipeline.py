@@ -5,9 +5,7 @@ import gzip
 import importlib.util
 import json
 import shutil
-import subprocess
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +19,6 @@ from mnist_pipeline.dataset import read_pairs
 
 STAGES = ["download", "train", "evaluate", "save"]  # each one needs what the one before it wrote
 PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")
-PARAMS = YAML(typ="safe").load(ROOT / "params.yaml")
-FIRST_KEYS = [f"{section}.{next(iter(keys))}" for section, keys in PARAMS.items()]
-SOURCES = sorted(
-    str(path.relative_to(ROOT))
-    for path in (ROOT / "src/mnist_pipeline").rglob("*")
-    if path.is_file() and "__pycache__" not in path.parts
-)
 RAW = "data/MNIST/raw/"
 TRAINING_DATA = [RAW + "train-images-idx3-ubyte.gz", RAW + "train-labels-idx1-ubyte.gz"]
 TEST_DATA = [RAW + "t10k-images-idx3-ubyte.gz", RAW + "t10k-labels-idx1-ubyte.gz"]
@@ -48,10 +39,10 @@ def outputs(stage: str, kinds: tuple[str, ...] = ("outs", "metrics", "plots")) -
 def modules() -> dict[str, str]:
     """Dotted names of the package's modules → their paths."""
     names = {}
-    for source in SOURCES:
-        parts = Path(source).relative_to("src").with_suffix("").parts
-        if source.endswith(".py"):
-            names[".".join(parts).removesuffix(".__init__")] = source
+    for path in (ROOT / "src/mnist_pipeline").rglob("*.py"):
+        source = path.relative_to(ROOT)
+        parts = source.relative_to("src").with_suffix("").parts
+        names[".".join(parts).removesuffix(".__init__")] = str(source)
     return names
 
 
@@ -98,28 +89,22 @@ def sections_loaded(stage: str) -> set[str]:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_source_deps_are_the_import_closure(stage: str) -> None:
-    """A stage depends on each module it runs with, and on no other."""
+def test_source_deps_are_the_import_closure(stage):
+    """A stage depends on each module it runs with, and on no other; another stage is none."""
     deps = {dep for dep in PIPELINE["stages"][stage]["deps"] if dep.startswith("src/")}
     missing, needless = closure_files(stage) - deps, deps - closure_files(stage)
     assert not missing, f"dvc.yaml: {stage}: deps lack what it imports: {sorted(missing)}"
     assert not needless, f"dvc.yaml: {stage}: deps name what it never imports: {sorted(needless)}"
+    assert closure(stage).isdisjoint(f"mnist_pipeline.{name}" for name in STAGES if name != stage)
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_no_stage_imports_another(stage: str) -> None:
-    """What two stages share lives in a module that is no stage."""
-    others = {f"mnist_pipeline.{other}" for other in STAGES} - {f"mnist_pipeline.{stage}"}
-    assert not closure(stage) & others
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_params_are_the_sections_loaded(stage: str) -> None:
+def test_params_are_the_sections_loaded(stage):
     """A stage depends on each section it loads; only log, which changes no result, is left out."""
     assert set(PIPELINE["stages"][stage]["params"]) == sections_loaded(stage) - {"log"}
 
 
-def test_no_stage_reads_data_it_does_not_need() -> None:
+def test_no_stage_reads_data_it_does_not_need():
     """New test data trains nothing anew, and new training data alone tests nothing anew."""
     read = {
         stage: [dep for dep in PIPELINE["stages"][stage]["deps"] if dep.startswith("data/")]
@@ -129,49 +114,24 @@ def test_no_stage_reads_data_it_does_not_need() -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_cmd_is_one_simple_command(stage: str) -> None:
+def test_cmd_is_one_simple_command(stage):
     """Every stage runs this checkout's code, with no shell left between dvc and python."""
     expected = f"env PYTHONPATH=src python -m mnist_pipeline {stage}"
     assert PIPELINE["stages"][stage]["cmd"] == expected
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_everything_has_a_description(stage: str) -> None:
-    """Every stage and every output says what it is."""
-    undescribed = [path for path, options in outputs(stage).items() if not options.get("desc")]
-    assert not undescribed
-    assert PIPELINE["stages"][stage].get("desc")
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_nothing_switches_the_run_cache_off(stage: str) -> None:
-    """No persist, no always_changed; cache: false for metrics and plots alone."""
+def test_metrics_alone_are_in_git_and_nothing_switches_the_run_cache_off(stage):
+    """No persist, no always_changed; cache: false for metrics and plots, which lie in metrics/."""
     assert not PIPELINE["stages"][stage].get("always_changed")
-    assert not [path for path, options in outputs(stage).items() if options.get("persist")]
-    cached = outputs(stage, kinds=("outs",))
-    assert not [path for path, options in cached.items() if options.get("cache") is False]
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_metrics_and_plots_are_kept_in_git(stage: str) -> None:
-    """What a reviewer reads is committed, not cached, and lies in metrics/."""
-    for path, options in outputs(stage, kinds=("metrics", "plots")).items():
-        assert options["cache"] is False, path
-        assert path.startswith("metrics/")
-
-
-def test_the_model_is_an_artifact() -> None:
-    """The model registry finds the exported model, with a description."""
-    (artifact,) = PIPELINE["artifacts"].values()
-    assert artifact["path"] == "models/mnist_cnn.pt"
-    assert artifact["path"] in outputs("save")
-    assert artifact["type"] == "model"
-    assert artifact["desc"]
+    in_git = outputs(stage, kinds=("metrics", "plots"))
+    for path, options in outputs(stage).items():
+        assert not options.get("persist"), path
+        assert (options.get("cache") is False) == (path in in_git), path
+    assert all(path.startswith("metrics/") for path in in_git)
 
 
 # The real thing, on the digits
-
-QUICK = {"data": {"source": "digits"}, "train": {"epochs": 2}, "save": {"min_accuracy": 0.0}}
 
 
 def fresh_copy(folder: Path) -> Path:
@@ -182,37 +142,16 @@ def fresh_copy(folder: Path) -> Path:
     return repo
 
 
-def repro_all(repos: list[Path]) -> list[subprocess.CompletedProcess[str]]:
-    """Real repros, side by side, as most of a stage's time is one core's work: its imports."""
-    with ThreadPoolExecutor() as pool:
-        # passive: threads that wait leave the cores to the others
-        return list(pool.map(lambda repo: dvc(repo, "repro", OMP_WAIT_POLICY="passive"), repos))
-
-
-def make_twins(folder: Path) -> list[Path]:
-    """Two copies of the project, each with its own cache, after a real repro."""
-    repos = [fresh_copy(folder / name) for name in ("one", "two")]
-    for repo in repos:
-        set_params(repo, **QUICK)
-    for result in repro_all(repos):
-        assert result.returncode == 0, result.stdout
-    return repos
-
-
-@pytest.fixture(scope="module", autouse=True)
-def begun(
-    _no_dvc_of_ours: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Future[list[Path]] | None]:
-    """The twins in the making, beside the quick tests; none where no test asks for them."""
-    wanted = any("twins" in getattr(test, "fixturenames", ()) for test in request.session.items)
-    with ThreadPoolExecutor() as pool:
-        yield pool.submit(make_twins, tmp_path_factory.mktemp("twins")) if wanted else None
-
-
 @pytest.fixture(scope="module")
-def twins(begun: Future[list[Path]]) -> list[Path]:
-    """The twins, finished. Not to be changed."""
-    return begun.result()
+def twins(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two copies of the project, each with its own cache, after a real repro. Not to be changed."""
+    repos = [fresh_copy(tmp_path_factory.mktemp(name)) for name in ("one", "two")]
+    for repo in repos:
+        set_params(repo, data={"source": "digits"}, train={"epochs": 2}, save={"min_accuracy": 0.0})
+    with ThreadPoolExecutor() as pool:  # passive: threads that wait leave the cores to the others
+        for result in pool.map(lambda repo: dvc(repo, "repro", OMP_WAIT_POLICY="passive"), repos):
+            assert result.returncode == 0, result.stdout
+    return repos
 
 
 def locked_outputs(repo: Path) -> dict[str, dict[str, Any]]:
@@ -228,7 +167,7 @@ def shrink_test_set(repo: Path) -> None:
     path.write_text(path.read_text().replace("TEST_SIZE = 360", "TEST_SIZE = 350"))
 
 
-def test_two_runs_give_the_same_bytes(twins: list[Path]) -> None:
+def test_two_runs_give_the_same_bytes(twins):
     """Every output of every stage is the same, byte for byte, in both copies."""
     one, two = map(locked_outputs, twins)
     assert one == two
@@ -246,7 +185,7 @@ def test_two_runs_give_the_same_bytes(twins: list[Path]) -> None:
         ("log", {"interval": 1}, set()),
     ],
 )
-def test_a_changed_parameter_reruns(twins: list[Path], section, change, stale) -> None:
+def test_a_changed_parameter_reruns(twins, section, change, stale):
     """A parameter reruns the stages that its section concerns first, and no other."""
     before = (twins[1] / "params.yaml").read_bytes()
     set_params(twins[1], **{section: change})
@@ -255,15 +194,7 @@ def test_a_changed_parameter_reruns(twins: list[Path], section, change, stale) -
     assert found.keys() == stale
 
 
-def test_repro_leaves_nothing_lying_about(twins: list[Path]) -> None:
-    """Files new to git after a repro: dvc.lock and the metrics, nothing else."""
-    status = git(twins[0], "status", "--porcelain", "--untracked-files=all")
-    untracked = {line[3:] for line in status.splitlines() if line.startswith("??")}
-    in_git = [outputs(stage, ("metrics", "plots")) for stage in STAGES]
-    assert untracked <= {"dvc.lock"}.union(*in_git)
-
-
-def test_the_classic_program_can_use_the_model(twins: list[Path]) -> None:
+def test_the_classic_program_can_use_the_model(twins):
     """mnist_cnn.pt is a plain state_dict; the classic network scores what metrics.json says."""
     state = torch.load(twins[0] / "models/mnist_cnn.pt", weights_only=True)
     net = Net()
@@ -277,7 +208,7 @@ def test_the_classic_program_can_use_the_model(twins: list[Path]) -> None:
     assert int((predicted == labels).sum()) == metrics["correct"]
 
 
-def test_dvc_draws_the_plots(twins: list[Path], tmp_path: Path) -> None:
+def test_dvc_draws_the_plots(twins, tmp_path):
     """dvc plots show writes a page with every plot on it."""
     result = dvc(twins[0], "plots", "show", "--out", str(tmp_path))
     assert result.returncode == 0, result.stdout
@@ -289,7 +220,7 @@ def test_dvc_draws_the_plots(twins: list[Path], tmp_path: Path) -> None:
     assert "misclassified.png" in page
 
 
-def test_a_dry_run_is_marked_as_such(twins: list[Path], tmp_path: Path) -> None:
+def test_a_dry_run_is_marked_as_such(twins, tmp_path):
     """A dry run takes all four stages and passes the gate; metrics and card say what it is."""
     repo = shutil.copytree(twins[0], tmp_path / "dry")
     shrink_test_set(repo)
@@ -319,7 +250,7 @@ def count_labels(path: Path) -> int:
     return int.from_bytes(gzip.decompress(path.read_bytes())[4:8], "big")
 
 
-def test_a_worktree_runs_its_own_code(edited: Path, tmp_path: Path) -> None:
+def test_a_worktree_runs_its_own_code(edited, tmp_path):
     """Not that of the checkout which the environment was installed for."""
     git(edited, "worktree", "add", "--quiet", str(tmp_path / "other"))
     set_params(tmp_path / "other", data={"source": "digits"})
@@ -328,7 +259,7 @@ def test_a_worktree_runs_its_own_code(edited: Path, tmp_path: Path) -> None:
     assert count_labels(tmp_path / "other" / TEST_DATA[1]) == 350
 
 
-def test_an_experiment_runs_its_own_code(edited: Path) -> None:
+def test_an_experiment_runs_its_own_code(edited):
     """dvc exp run --temp runs the commit's code, and leaves the checkout as it was."""
     result = dvc(
         edited, "exp", "run", "--temp", "-n", "own", "-S", "data.source=digits", "download"

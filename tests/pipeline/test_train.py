@@ -6,7 +6,8 @@ import json
 import pandas as pd
 import pytest
 import torch
-import torch.nn.functional as F
+from benchmarks.classic import Net as ClassicNet
+from benchmarks.classic import step as classic_step
 from conftest import refusal, set_params
 from torch import Tensor
 from torch.optim import Adadelta
@@ -15,7 +16,7 @@ from mnist_pipeline import train
 from mnist_pipeline.dataset import normalize, read_pairs
 from mnist_pipeline.files import ENVIRONMENT, HISTORY, WEIGHTS, InputError
 from mnist_pipeline.mnist import TRAIN_IMAGES, TRAIN_LABELS
-from mnist_pipeline.model import Net, read_weights
+from mnist_pipeline.model import read_weights
 
 PARAMS = train.TrainParams(
     seed=1,
@@ -81,23 +82,6 @@ def test_an_epoch_depends_on_seed_and_epoch_alone(monkeypatch):
     assert len({tuple(order) for order, _ in others}) == len({drawn for _, drawn in others}) == 4
 
 
-class ClassicNet(Net):
-    """The notes' forward pass, line by line and in their layout; the masks are the project's."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.to(memory_format=torch.contiguous_format)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.conv1(x))
-        x = F.relu(self.conv2(x))
-        x = F.max_pool2d(x, 2)
-        x = self.dropout1(torch.flatten(x, 1))
-        x = F.relu(self.fc1(x))
-        x = self.dropout2(x)
-        return F.log_softmax(self.fc2(x), dim=1)
-
-
 @pytest.mark.parametrize(("dtype", "steps", "rel"), [("float64", 50, 1e-8), ("float32", 5, 1e-4)])
 def test_steps_are_the_classic_loop(workspace, monkeypatch, dtype, steps, rel):
     """Losses equal those of the notes' loop on the same batches and masks, to rounding.
@@ -111,33 +95,16 @@ def test_steps_are_the_classic_loop(workspace, monkeypatch, dtype, steps, rel):
     run, classic = training(), ClassicNet().to(kind)
     run.net.to(kind)
     classic.load_state_dict(run.net.state_dict())
+    classic.dropout1, classic.dropout2 = run.net.dropout1, run.net.dropout2
     torch.manual_seed(2)
     found = [run.step(images[batch], labels[batch]).item() for batch in batches]
     torch.manual_seed(2)
-    optimizer, losses = Adadelta(classic.parameters(), lr=1.0), []
-    classic.train()
-    for batch in batches:
-        data, target = normalize(images[batch]).to(kind), labels[batch]
-        optimizer.zero_grad()
-        loss = F.nll_loss(classic(data), target)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    optimizer = Adadelta(classic.parameters(), lr=1.0)
+    losses = [
+        classic_step(classic, normalize(images[batch]).to(kind), labels[batch], optimizer).item()
+        for batch in batches
+    ]
     assert found == pytest.approx(losses, rel=rel)
-
-
-def test_progress_line_is_the_notes_own():
-    """Epoch, images done of all, percent, loss, as the classic program prints them."""
-    line = train.progress_line(1, 10, torch.arange(60_000).split(64), 0.456123)
-    assert line == "Train Epoch: 1 [640/60000 (1%)]\tLoss: 0.456123"
-
-
-def test_progress_lines_come_at_the_interval(capsys):
-    """Batches 0, 2, 4 of 5 at an interval of 2."""
-    training().train_epoch(3, *noise(20), interval=2)
-    lines = capsys.readouterr().out.splitlines()
-    starts = [line.split("\t")[0] for line in lines]
-    assert starts == [f"Train Epoch: 3 [{n}/20 ({5 * n}%)]" for n in (0, 8, 16)]
 
 
 def test_infinite_loss_is_refused():
@@ -189,22 +156,15 @@ def test_stage_writes_weights_history_and_environment(workspace, capsys):
     assert "Validation set: Average loss: " in capsys.readouterr().out
 
 
-def test_dry_run_takes_one_step_and_says_so(workspace, capsys):
-    """One line of progress, one row of history, and the mark in the weights."""
-    set_params(train={"dry_run": True})
-    train.main()
-    assert capsys.readouterr().out.count("Train Epoch") == 1
-    assert len(pd.read_csv(HISTORY)) == 1
-    assert read_weights(WEIGHTS)[1].dry_run is True
-
-
-def test_no_validation_leaves_its_columns_empty(workspace):
-    """validation_fraction 0: the curve has no validation, and does not invent one."""
+def test_dry_run_takes_one_step_and_no_validation_leaves_its_columns_empty(workspace, capsys):
+    """One line of progress, one row, the mark in the weights; no invented validation."""
     set_params(train={"dry_run": True, "validation_fraction": 0})
     train.main()
+    assert capsys.readouterr().out.count("Train Epoch") == 1
     history = pd.read_csv(HISTORY)
-    assert history["validation_loss"].isna().all()
-    assert history["validation_accuracy"].isna().all()
+    assert len(history) == 1
+    assert history[["validation_loss", "validation_accuracy"]].isna().all(axis=None)
+    assert read_weights(WEIGHTS)[1].dry_run is True
 
 
 def test_refusals_leave_no_output(workspace, capsys):
