@@ -63,7 +63,7 @@ def _cache() -> Path:
     """This checkout's DVC cache, wherever it is configured to be."""
     try:
         with Repo() as repo:
-            return Path(repo.cache.local.path)
+            return Path(repo.cache.local_cache_dir)
     except DvcException as error:
         raise InputError(f".: expected a DVC repository: {error}") from error
 
