@@ -88,3 +88,10 @@ def test_configuration_is_all_but_the_seed(tmp_path, name, old, new, same):
     lock(tmp_path)
     spread = read_spread([tmp_path])
     assert (spread and spread.runs) == (2 if same else None)
+
+
+def test_trainings_share_the_checkouts_cache(tmp_path, monkeypatch):
+    """Its root: DVC's run-cache and the stored epochs lie there, beside the files."""
+    assert dvc(tmp_path, "init", "--no-scm", "--quiet").returncode == 0
+    monkeypatch.chdir(tmp_path)
+    assert noise._cache() == tmp_path / ".dvc/cache"
