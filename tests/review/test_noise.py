@@ -6,9 +6,10 @@ from pathlib import Path
 from statistics import stdev
 
 import pytest
-from conftest import ROOT, git
+from conftest import ROOT, dvc, git
 from pets import commit, edit, lock, make_project, write
 
+from mnist_pipeline.review import noise
 from mnist_pipeline.review.noise import NOISE, Noise, configuration, measure, read_spread
 from mnist_pipeline.review.result import read_result
 
