@@ -95,6 +95,7 @@ class Service:
         self.environment = os.environ | settings
         self.environment |= {
             "PREFECT_HOME": str(folder / "prefect"),
+            "TMPDIR": str(folder),  # a killed run leaves files there
             "PREFECT_SERVER_API_PORT": str(self.port),
             "PREFECT_WORKER_QUERY_SECONDS": "3",
             "XDG_CACHE_HOME": str(folder / "cache"),
