@@ -88,7 +88,7 @@ def child(*words: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def end(process: psutil.Process) -> None:
-    """End a process, its descendants first: a worker would wait for its run to finish."""
+    """End a process after its descendants. What does not end within STOP seconds is killed."""
     for family in (process.children(recursive=True), [process]):
         for one in family:
             with suppress(psutil.NoSuchProcess):

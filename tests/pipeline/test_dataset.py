@@ -72,6 +72,13 @@ def test_bad_compression_is_refused(tmp_path, damage):
         read_pairs(*paths)
 
 
+def test_normalize_is_the_classic_transform():
+    """(byte / 255 - 0.1307) / 0.3081, with a channel added."""
+    images = torch.arange(256, dtype=torch.uint8).repeat(4)[:784].reshape(1, 28, 28)
+    expected = (images[:, None].double() / 255 - 0.1307) / 0.3081
+    torch.testing.assert_close(normalize(images).double(), expected, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.skipif("MNIST_MIRROR" not in os.environ, reason="MNIST_MIRROR names no mirror")
 def test_real_mnist(tmp_path):
     """From the mirror, by the published hashes; 60,000 and 10,000 images; mean 0, deviation 1."""

@@ -80,6 +80,7 @@ BAD = {
         "fc2.bias: expected finite numbers, found NaN",
     ),
     "shape": (saved(torch.zeros(11), METADATA), "size mismatch for fc2.bias"),
+    "missing": (safetensors.torch.save({"fc2.bias": torch.zeros(10)}, METADATA), "Missing key(s)"),
 }
 
 

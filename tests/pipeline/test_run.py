@@ -47,12 +47,16 @@ def test_without_a_mirror_the_digits_run(project):
 
 
 def test_a_failing_run_says_why_and_ends_with_dvcs_status(project):
-    """A stage's one line, and no summary."""
+    """A stage's one line, and no summary; what is no data source is refused before any stage."""
     set_params(data={"source": "digits"}, train={"lr": -1})
     done = make_run(project)
     assert done.returncode == 255
     assert "error: params.yaml: train.lr: expected greater than 0, found -1" in done.stderr
     assert "accuracy" not in done.stdout
+    set_params(data={"source": "mnst"})  # which must not look like a missing mirror
+    done = make_run(project)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: params.yaml: data.source: expected 'mnist' or 'digits'")
 
 
 def test_with_mnist_it_is_dvc_repro(project):
