@@ -116,7 +116,7 @@ def test_no_stage_reads_data_it_does_not_need():
 @pytest.mark.parametrize("stage", STAGES)
 def test_cmd_is_one_simple_command(stage):
     """Every stage runs this checkout's code, with no shell left between dvc and python."""
-    expected = f"env PYTHONPATH=src python -m mnist_pipeline {stage}"
+    expected = f"exec env PYTHONPATH=src python -m mnist_pipeline {stage}"
     assert PIPELINE["stages"][stage]["cmd"] == expected
 
 

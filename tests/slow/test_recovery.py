@@ -70,6 +70,7 @@ def strike(folder: Path, number: signal.Signals, target: str, line: str) -> None
     with subprocess.Popen(
         ["dvc", "repro"],
         cwd=folder,
+        env=os.environ | {"SHELL": "/bin/sh"},  # on Debian, it stays between dvc and a command
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
