@@ -11,8 +11,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from pipeline.test_params import KEYS, SCHEMAS
 
+from mnist_pipeline.arithmetic import RuntimeParams
 from mnist_pipeline.params import load_params
-from mnist_pipeline.runtime import RuntimeParams
 
 README = (ROOT / "README.md").read_text()
 LOCK = (ROOT / "requirements.lock").read_text()
@@ -74,7 +74,7 @@ def bounds(section: str, key: str) -> str:
     """A key's range or values in words, from its schema."""
     schema = SCHEMAS[section].model_json_schema()["properties"][key]
     if "enum" in schema:
-        return " | ".join(schema["enum"])
+        return " | ".join(map(str, schema["enum"]))
     low = schema.get("minimum", schema.get("exclusiveMinimum"))
     high = schema.get("maximum", schema.get("exclusiveMaximum"))
     if low is None:

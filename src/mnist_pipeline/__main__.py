@@ -19,6 +19,7 @@ if __name__ == "__main__" and "DVC_STAGE" in os.environ:
 from mnist_pipeline.files import InputError
 
 PACKAGE = Path(__file__).parent
+COMPUTING = ("train", "evaluate")  # the stages that runtime.arithmetic is for
 
 
 def main() -> None:
@@ -49,6 +50,10 @@ def call(name: str, known: dict[str, tuple[str, str]]) -> None:
     """Import a command's module and call its main."""
     if name not in known:
         raise InputError(f"{name}: expected one of {', '.join(known)}")
+    if name in COMPUTING:
+        from mnist_pipeline import arithmetic  # noqa: PLC0415 (the others do without)
+
+        arithmetic.choose()  # before torch and numpy load
     importlib.import_module(known[name][0]).main()
 
 
@@ -63,11 +68,15 @@ def one_line_errors() -> Iterator[None]:
     except OSError as error:  # a missing file, a read-only folder, a full disk
         message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        if (
+            "LOCAL_RANK" not in os.environ
+        ):  # of several processes, the one that started them says it
+            print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     else:
         return
-    print("error:", " ".join(message.split()), file=sys.stderr)
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes, one says it
+        print("error:", " ".join(message.split()), file=sys.stderr)
     sys.exit(2)
 
 

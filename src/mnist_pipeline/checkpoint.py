@@ -16,7 +16,7 @@ import torch
 from dvc.config import Config
 from filelock import FileLock, Timeout
 
-from mnist_pipeline.files import write_atomically
+from mnist_pipeline.files import InputError, write_atomically
 
 DVC = Path(".dvc")
 KEPT = 30  # states of all trainings together, 14.4 MB each; the oldest go first
@@ -31,13 +31,15 @@ class Checkpoint:
         self.key = hashlib.sha256(content).hexdigest()[:32]
         self.folder = dvc_cache() / "resume"
 
-    def lock(self) -> AbstractContextManager[object]:
-        """Keep other processes from the same training; wait where one is at it."""
+    def lock(self, wait: bool) -> AbstractContextManager[object]:
+        """Keep others from the same training; wait where one is at it, or raise InputError."""
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / f"{self.key}.lock")
         try:
             return lock.acquire(blocking=False)
-        except Timeout:
+        except Timeout as error:
+            if not wait:  # the other processes of this training would take it for a failure
+                raise InputError("train: another training does the same: wait for it") from error
             print("Waiting for another process that trains the same", flush=True)
             return lock.acquire()
 

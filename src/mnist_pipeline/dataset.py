@@ -30,7 +30,9 @@ def read_pairs(images_path: Path, labels_path: Path) -> tuple[Tensor, Tensor]:
     if len(labels) != len(images):
         raise InputError(f"{labels_path}: expected {len(images)} labels, found {len(labels)}")
     if labels.max() >= CLASSES:
-        raise InputError(f"{labels_path}: expected labels 0-9, found {int(labels.max())}")
+        raise InputError(
+            f"{labels_path}: expected labels 0-{CLASSES - 1}, found {int(labels.max())}"
+        )
     return images, labels.long()
 
 

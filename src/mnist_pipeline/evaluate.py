@@ -17,10 +17,12 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
 from torch import Tensor
 
 from mnist_pipeline import runtime
+from mnist_pipeline.arithmetic import RuntimeParams
 from mnist_pipeline.dataset import read_pairs
 from mnist_pipeline.files import ERRORS, METRICS, PICTURE, WEIGHTS, Record, write_atomically
 from mnist_pipeline.mnist import CLASSES, TEST_IMAGES, TEST_LABELS
 from mnist_pipeline.model import predict, read_weights
+from mnist_pipeline.parallel import MachineParams, Workers, cores
 from mnist_pipeline.params import load_params
 
 ECE_BINS = 15
@@ -28,18 +30,19 @@ SHOWN, COLUMNS = 32, 8  # in the picture
 
 
 class EvaluateParams(Record):
-    batch_size: int = Field(ge=1, le=10_000, description="test images at a time")
+    batch_size: int = Field(ge=1, le=10_000, description="test images a thread")
 
 
 def main() -> None:
     params = load_params("evaluate", EvaluateParams)
-    device = runtime.start(load_params("runtime", runtime.RuntimeParams))
+    device = runtime.start(load_params("runtime", RuntimeParams))
+    threads = load_params("machine", MachineParams).threads
+    workers = Workers(threads or cores())
     images, labels = read_pairs(TEST_IMAGES, TEST_LABELS)
     net, provenance = read_weights(WEIGHTS)
 
-    probabilities = (
-        predict(net.to(device), images.to(device), params.batch_size).double().softmax(1)
-    )
+    log_probabilities = predict(net.to(device), images.to(device), params.batch_size, workers)
+    probabilities = log_probabilities.double().softmax(1)  # (N, 10)
     metrics = score(probabilities.numpy(), labels.numpy()) | {"dry_run": provenance.dry_run}
     errors = misclassified(probabilities, labels)
 

@@ -13,20 +13,29 @@ from torch import Tensor, nn
 from mnist_pipeline.dataset import normalize
 from mnist_pipeline.files import InputError, Record, write_atomically
 from mnist_pipeline.mnist import CLASSES
+from mnist_pipeline.parallel import Workers
 
 
-class Dropout(nn.Dropout):
-    """nn.Dropout that draws a random byte an element, not a float, where it runs on the CPU.
+class Dropout(nn.Module):
+    """nn.Dropout that draws from a generator of its caller's, a random byte an element on the CPU.
 
     The probability is exact for multiples of 1/256.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Any shape in and out; in training, elements are zeroed and the rest scaled up."""
-        if not self.training or x.device.type != "cpu":
-            return super().forward(x)
-        words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
-        kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= 256 * self.p
+        if not self.training:
+            return x
+        if x.device.type == "cpu":
+            words = torch.empty(-(-x.numel() // 8), dtype=torch.int64)
+            words.random_(-(2**63), None, generator=generator)
+            kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= 256 * self.p
+        else:
+            kept = torch.rand(x.shape, device=x.device, generator=generator) >= self.p
         return x * (kept.to(x.dtype) * (1 / (1 - self.p)))
 
 
@@ -43,16 +52,19 @@ class Net(nn.Module):
         self.fc2 = nn.Linear(128, CLASSES)
         self.to(memory_format=torch.channels_last)  # pooling alone: 13 times as fast
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalised images, float32 (N, 1, 28, 28) → log-probabilities (N, 10)."""
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Normalised images (N, 1, 28, 28) → log-probabilities (N, 10), in float32 at least.
+
+        Dropout draws from the generator.
+        """
         x = F.relu(self.conv1(x), inplace=True)  # (N, 32, 26, 26)
         x = self.conv2(x)  # (N, 64, 24, 24); a line of its own frees conv1's result before pooling
         x = F.max_pool2d(x, 2)  # (N, 64, 12, 12)
         x = F.relu(x, inplace=True)  # after pooling: the same values from a quarter of the work
-        x = self.dropout1(torch.flatten(x, 1))  # (N, 9216)
+        x = self.dropout1(torch.flatten(x, 1), generator)  # (N, 9216)
         x = F.relu(self.fc1(x), inplace=True)  # (N, 128)
-        x = self.fc2(self.dropout2(x))
-        return F.log_softmax(x.to(self.fc2.weight.dtype), dim=1)  # (N, 10), full precision
+        x = self.fc2(self.dropout2(x, generator))
+        return F.log_softmax(x, dim=1, dtype=torch.promote_types(x.dtype, torch.float32))  # (N, 10)
 
 
 class Provenance(Record):
@@ -63,14 +75,19 @@ class Provenance(Record):
     data: dict[str, str]  # file name → SHA-256
 
 
-@torch.no_grad()
-def predict(net: Net, images: Tensor, batch_size: int) -> Tensor:
+def predict(net: Net, images: Tensor, batch_size: int, workers: Workers) -> Tensor:
     """Images, uint8 (N, 28, 28), on the network's device → log-probabilities (N, 10), on the CPU.
 
-    Leaves the network in evaluation mode.
+    A batch is one thread's. Leaves the network in evaluation mode.
     """
     net.eval()
-    return torch.cat([net(normalize(batch)).cpu() for batch in images.split(batch_size)])
+
+    @torch.no_grad()  # here, since each thread has its own
+    def answer(batch: Tensor) -> Tensor:
+        log_probabilities: Tensor = net(normalize(batch))
+        return log_probabilities.cpu()
+
+    return torch.cat(workers.map(answer, images.split(batch_size)))
 
 
 def write_weights(path: Path, net: Net, provenance: Provenance) -> None:

@@ -1,70 +1,79 @@
-"""On what the computing stages run: device, threads, determinism, and a record of them."""
+"""On what the computing stages run: device, determinism, and what of it decides their bytes."""
 
 import ctypes
 import os
 import platform
+import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 import torchvision
-from pydantic import Field
 
-from mnist_pipeline.files import InputError, Record
+from mnist_pipeline.arithmetic import LIBRARIES, RuntimeParams
+from mnist_pipeline.files import InputError
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
-LIBRARIES = ("ATEN_", "DNNL_", "MKL_", "ONEDNN_")  # environment variables that change numbers
-
-
-class RuntimeParams(Record):
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
-        description="where to compute; auto takes an accelerator where there is one"
-    )
-    threads: int = Field(ge=0, le=1024, description="CPU threads; 0 = all cores")
-    torch: str = Field(
-        pattern=r"^\d+\.\d+\.\d+$",
-        description="the version of torch that results belong to; another one is refused",
-    )
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # malloc.h
 
 
 def start(params: RuntimeParams) -> torch.device:
-    """Make torch deterministic, set its threads, and find the device.
+    """Make torch deterministic, leave it one thread, and find the device.
 
-    Raises InputError for another version of torch than the one named, and for a device
-    that is missing: never a silent run on the CPU.
+    Raises InputError for another version of torch than the one named, for a device that is
+    missing, since a silent run on the CPU helps nobody, and for a CPU without AVX2.
     """
     found = torch.__version__.split("+")[0]
     if found != params.torch:
         raise InputError(f"params.yaml: runtime.torch: expected {params.torch}, found {found}")
+    intel = platform.machine().lower() in ("x86_64", "amd64")
+    if params.arithmetic == "portable" and intel and not torch.cpu._is_avx2_supported():
+        what = f"portable needs AVX2, which this processor ({processor()}) lacks; native does not"
+        raise InputError(f"params.yaml: runtime.arithmetic: {what}")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS: same sums, same bits
     torch.use_deterministic_algorithms(True)
     # Filling new memory with NaN is for finding bugs; here all of it is written before it is read.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
-    torch.set_num_threads(params.threads or _cores())
+    torch.set_num_threads(1)  # an operation's; parallel.py runs operations side by side
     _keep_freed_memory()
     return _device(params.device)
 
 
-def environment(device: torch.device) -> dict[str, str | int]:
-    """What can change the result's bytes; the same on every run on the same machine."""
-    record: dict[str, str | int] = {
+def environment(device: torch.device, arithmetic: str) -> dict[str, str]:
+    """What decides the result's bytes, beside code, parameters and data."""
+    record = {
         "device": device.type,
-        "processor": _processor(),
-        "threads": torch.get_num_threads(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "arithmetic": arithmetic,
         "platform": f"{platform.system()}-{platform.machine()}",
-        "python": platform.python_version(),
         "numpy": np.__version__,
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torch": torch.__version__.split("+")[0],
+        "torchvision": torchvision.__version__.split("+")[0],
     }
     if device.type == "cuda":
         record["accelerator"] = torch.cuda.get_device_name(device)
+    if arithmetic == "portable":
+        return record
     changed = {name: value for name, value in os.environ.items() if name.startswith(LIBRARIES)}
-    return record | dict(sorted(changed.items()))
+    capability = torch.backends.cpu.get_cpu_capability()
+    return record | {"processor": processor(), "cpu_capability": capability} | changed
+
+
+def warn_of_slow_bfloat16() -> None:
+    """Say so where the CPU computes bfloat16 in software."""
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        which = torch.backends.cpu.get_cpu_capability()
+        what = f"this CPU ({which}) has no bfloat16, which makes it many times slower than float32"
+        print(f"warning: params.yaml: train.precision: {what}", file=sys.stderr)
+
+
+def processor() -> str:
+    """The CPU's name; the numerical libraries choose their code by it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(": ")[2]
+    return platform.processor() or platform.machine()
 
 
 def _device(name: str) -> torch.device:
@@ -85,18 +94,4 @@ def _keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_MAX, 0)  # buffers of every size
         libc.mallopt(M_TRIM_THRESHOLD, 2**30)
-
-
-def _processor() -> str:
-    """The CPU's name; the numerical libraries choose their code by it."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(": ")[2]
-    return platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # the ones this process may use; not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        libc.mallopt(M_ARENA_MAX, 1)  # what one thread frees, another one takes

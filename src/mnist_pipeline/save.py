@@ -19,9 +19,10 @@ from mnist_pipeline.files import (
     Record,
     parse_json,
     read_text,
+    validate,
     write_atomically,
 )
-from mnist_pipeline.metrics import Metrics, parse_metrics
+from mnist_pipeline.metrics import Metrics
 from mnist_pipeline.mnist import SHA256
 from mnist_pipeline.model import Net, Provenance, read_weights
 from mnist_pipeline.params import load_params
@@ -36,8 +37,8 @@ class SaveParams(Record):
 def main() -> None:
     floor = load_params("save", SaveParams).min_accuracy
     net, provenance = read_weights(WEIGHTS)
-    metrics = parse_metrics(read_text(METRICS))
     numbers = parse_json(read_text(METRICS), str(METRICS))
+    metrics = validate(Metrics, numbers, str(METRICS))
     environment = parse_json(read_text(ENVIRONMENT), str(ENVIRONMENT))
     check_accuracy(metrics, floor)
     write_atomically(MODEL, state_dict_bytes(net))

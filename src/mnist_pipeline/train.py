@@ -3,33 +3,38 @@
 PYTHONPATH=src python -m mnist_pipeline train
 """
 
+import copy
 import hashlib
 import json
 import math
-import sys
+import time
+from contextlib import nullcontext
+from functools import partial
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.optim import Adadelta
 from torch.optim.lr_scheduler import StepLR
 from tqdm import tqdm
 
-from mnist_pipeline import runtime
+from mnist_pipeline import ranks, runtime
+from mnist_pipeline.arithmetic import RuntimeParams
+from mnist_pipeline.batches import draw_seed, shuffle, split
 from mnist_pipeline.checkpoint import Checkpoint
 from mnist_pipeline.dataset import normalize, read_pairs
 from mnist_pipeline.files import ENVIRONMENT, HISTORY, WEIGHTS, InputError, Record, write_atomically
 from mnist_pipeline.mnist import TRAIN_IMAGES, TRAIN_LABELS
 from mnist_pipeline.model import Net, Provenance, predict, write_weights
+from mnist_pipeline.parallel import MachineParams, PowerOfTwo, Workers
 from mnist_pipeline.params import load_params
 
-VALIDATION_BATCH = 1000
+VALIDATION_BATCH = 250  # images a thread
 
+Part = tuple[Tensor, Tensor, int]  # of a batch: images, labels, and the seed of its dropout
 Row = dict[str, float | None]  # of history.csv
 
 
@@ -37,6 +42,7 @@ class TrainParams(Record):
     seed: int = Field(ge=0, le=2**32 - 1, description="of weights, order, dropout and split")
     epochs: int = Field(ge=1, le=10_000, description="passes over the training images")
     batch_size: int = Field(ge=1, le=60_000, description="images a step")
+    micro_batches: PowerOfTwo = Field(description="parts of a batch, each one thread's work")
     lr: float = Field(gt=0, description="learning rate of the first epoch")
     gamma: float = Field(gt=0, le=1, description="factor on the learning rate after every epoch")
     validation_fraction: float = Field(ge=0, lt=1, description="share of images held out")
@@ -51,34 +57,69 @@ class LogParams(Record):
 def main() -> None:
     params = load_params("train", TrainParams)
     interval = load_params("log", LogParams).interval
-    device = runtime.start(load_params("runtime", runtime.RuntimeParams))
+    platform = load_params("runtime", RuntimeParams)
+    machine = load_params("machine", MachineParams)
+    processes = ranks.count(machine)
+    check_combination(params, platform, processes)
+    device = runtime.start(platform)
     images, labels = read_pairs(TRAIN_IMAGES, TRAIN_LABELS)
+    if processes > 1 and not ranks.started_by_torchrun():
+        ranks.launch("train", processes)
+        return
+    device, workers = ranks.join(device, machine)
+    start = time.monotonic()
     provenance = describe(params)
-    environment = runtime.environment(device)
+    environment = runtime.environment(device, platform.arithmetic)
     # How many epochs there are does not change an epoch: with more, a training goes on.
     work = provenance.model_dump(exclude={"parameters": {"epochs"}}) | {"environment": environment}
+    checkpoint = Checkpoint(work)
+    if workers.share(checkpoint.key) != checkpoint.key:
+        what = "expected the code, parameters, data and versions of the first process"
+        raise InputError(f"train: process {workers.rank}: {what}, found others")
 
-    training = Training(params, device)
-    training.run_epochs(images, labels, interval, Checkpoint(work))
+    training = Training(params, device, workers)
+    training.run_epochs(images, labels, interval, checkpoint)
 
-    table = pd.DataFrame(training.history).to_csv(index=False, float_format="%.6g")
-    write_weights(WEIGHTS, training.net, provenance)
-    write_atomically(HISTORY, table.encode())
-    write_atomically(ENVIRONMENT, (json.dumps(environment, indent=2) + "\n").encode())
+    if workers.rank == 0:
+        table = pd.DataFrame(training.history).to_csv(index=False, float_format="%.6g")
+        write_weights(WEIGHTS, training.net, provenance)
+        write_atomically(HISTORY, table.encode())
+        write_atomically(ENVIRONMENT, (json.dumps(environment, indent=2) + "\n").encode())
+    used = f"processes: {workers.processes}, threads of each: {workers.threads}"
+    print(f"Took {time.monotonic() - start:.0f} s; {used}, processor: {runtime.processor()}")
+
+
+def check_combination(params: TrainParams, platform: RuntimeParams, processes: int) -> None:
+    """Raises InputError for parameters that exclude each other."""
+    parts = params.micro_batches
+    if parts > params.batch_size:
+        most = f"expected at most train.batch_size = {params.batch_size}"
+        raise InputError(f"params.yaml: train.micro_batches: {most}, found {parts}")
+    if parts % processes:
+        fits = f"expected a divisor of train.micro_batches = {parts}"
+        raise InputError(f"params.yaml: machine.processes: {fits}, found {processes}")
+    if params.precision == "bfloat16" and platform.arithmetic == "portable":
+        what = "bfloat16 needs runtime.arithmetic: native, found portable"
+        raise InputError(f"params.yaml: train.precision: {what}")
 
 
 class Training:
     """A network, its optimiser, its falling learning rate, and a row for each finished epoch."""
 
-    def __init__(self, params: TrainParams, device: torch.device) -> None:
+    def __init__(self, params: TrainParams, device: torch.device, workers: Workers) -> None:
         torch.manual_seed(params.seed)
         self.params = params
         self.device = device
+        self.workers = workers
         self.net = Net().to(device)
         self.optimizer = Adadelta(self.net.parameters(), lr=params.lr)
         self.scheduler = StepLR(self.optimizer, step_size=1, gamma=params.gamma)
-        self.autocast = start_autocast(device, params.precision)
         self.history: list[Row] = []
+        # What computes the products: with bfloat16, a copy of the network, renewed in each step.
+        half = params.precision == "bfloat16"
+        self.working = copy.deepcopy(self.net).bfloat16() if half else self.net
+        if half and device.type == "cpu":
+            runtime.warn_of_slow_bfloat16()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that an epoch changes. Random numbers come from (seed, epoch) alone."""
@@ -106,19 +147,23 @@ class Training:
         dry_run = self.params.dry_run
         epochs = 1 if dry_run else self.params.epochs
         indices, held_out = split(labels, self.params.validation_fraction, self.params.seed)
-        images, labels = images.to(self.device), labels.to(self.device)
-        with checkpoint.lock():
-            state = None if dry_run else checkpoint.load(epochs)
+        images, labels, indices = (each.to(self.device) for each in (images, labels, indices))
+        first = self.workers.rank == 0  # the process that keeps states and validates
+        alone = self.workers.processes == 1
+        with checkpoint.lock(wait=alone) if first else nullcontext():
+            stored = checkpoint.load(epochs) if first and not dry_run else None
+            state = self.workers.share(stored)
             if state:
                 self.load_state_dict(state)
                 print(f"Resumed after epoch {len(self.history)} of {epochs}")
             for epoch in range(len(self.history) + 1, epochs + 1):
                 row: Row = {"epoch": epoch, "lr": float(self.scheduler.get_last_lr()[0])}
                 row["train_loss"] = self.train_epoch(epoch, images, labels, indices, interval)
-                row |= validation_scores(self.net, images[held_out], labels[held_out])
+                if first:
+                    row |= self.validate(images[held_out], labels[held_out])
                 self.history.append(row)
                 self.scheduler.step()
-                if not dry_run:
+                if first and not dry_run:
                     checkpoint.save(self.state_dict(), epoch)
 
     def train_epoch(
@@ -126,18 +171,18 @@ class Training:
     ) -> float:
         """One step for each batch of the images at `indices`; the mean of the batches' losses.
 
-        Order and dropout depend on (seed, epoch) alone. Raises InputError when the mean is no
-        longer finite.
+        The order depends on (seed, epoch) alone. Raises InputError when the mean is no longer
+        finite.
         """
-        order_seed, dropout_seed = epoch_seeds(self.params.seed, epoch)
-        shuffled = torch.randperm(len(indices), generator=torch.Generator().manual_seed(order_seed))
-        batches = indices[shuffled].to(self.device).split(self.params.batch_size)
+        batches = shuffle(indices, self.params.seed, epoch, self.params.batch_size)
         batches = batches[:1] if self.params.dry_run else batches
-        torch.manual_seed(dropout_seed)
-        self.net.train()
+        self.working.train()
         losses = []
-        for number, batch in enumerate(tqdm(batches, f"epoch {epoch}", leave=False, disable=None)):
-            losses.append(self.step(images[batch], labels[batch]))
+        hidden = self.workers.rank > 0 or None  # None: a bar on a terminal alone
+        for number, batch in enumerate(
+            tqdm(batches, f"epoch {epoch}", leave=False, disable=hidden)
+        ):
+            losses.append(self.step(images[batch], labels[batch], (epoch, number)))
             if number % interval == 0:
                 tqdm.write(progress_line(epoch, number, batches, losses[-1].item()))
         mean = torch.stack(losses).cpu().double().mean().item()
@@ -146,48 +191,47 @@ class Training:
             raise InputError(f"{where}, found {mean}")
         return mean
 
-    def step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One step of the optimiser on uint8 images (B, 28, 28); the batch's mean loss, ()."""
-        self.optimizer.zero_grad()
-        with self.autocast:
-            loss = F.nll_loss(self.net(normalize(images)), labels)
-        loss.backward()
+    def step(self, images: Tensor, labels: Tensor, when: tuple[int, int]) -> Tensor:
+        """One step of the optimiser on uint8 images (B, 28, 28); the batch's mean loss, ().
+
+        `when` is the epoch, and the number of the batch in it.
+        """
+        if self.working is not self.net:
+            with torch.no_grad():
+                torch._foreach_copy_(list(self.working.parameters()), list(self.net.parameters()))
+        count = self.params.micro_batches
+        seeds = [draw_seed(self.params.seed, *when, part) for part in range(count)]
+        cut = (each.tensor_split(count) for each in (images, labels))
+        parts = list(zip(*cut, seeds, strict=True))
+        share = partial(self.gradient, total=len(images))
+        loss, *gradients = self.workers.add(self.workers.map(share, self.workers.own(parts)))
+        for parameter, gradient in zip(self.net.parameters(), gradients, strict=True):
+            parameter.grad = gradient
         self.optimizer.step()
-        return loss.detach()  # not .item(): an accelerator would have to wait
+        return loss  # not .item(): an accelerator would have to wait
 
+    def gradient(self, part: Part, total: int) -> list[Tensor]:
+        """What a part adds to the mean loss over a batch of `total` images, and to its gradient."""
+        images, labels, seed = part
+        weights = list(self.working.parameters())
+        dropout = torch.Generator(self.device).manual_seed(seed)
+        log_probabilities = self.working(normalize(images).to(weights[0].dtype), dropout)
+        loss = F.nll_loss(log_probabilities, labels, reduction="sum") / total
+        gradients = torch.autograd.grad(loss, weights)  # .backward() would share .grad
+        full = zip(gradients, self.net.parameters(), strict=True)
+        return [loss.detach(), *(gradient.to(weight.dtype) for gradient, weight in full)]
 
-def split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices of the training and of the validation images, stratified by label.
-
-    Raises InputError where the fraction leaves too few images of a label on either side.
-    """
-    everything = np.arange(len(labels))
-    if fraction == 0:
-        return torch.from_numpy(everything), torch.empty(0, dtype=torch.int64)
-    try:
-        training, validation = train_test_split(
-            everything, test_size=fraction, random_state=seed, stratify=labels.numpy()
-        )
-    except ValueError as error:
-        key = "params.yaml: train.validation_fraction"
-        raise InputError(f"{key}: expected enough images on both sides, found: {error}") from error
-    return torch.from_numpy(training), torch.from_numpy(validation)
-
-
-def epoch_seeds(seed: int, epoch: int) -> tuple[int, int]:
-    """Seeds of an epoch's order and of its dropout: the same ones after a resume."""
-    order, dropout = np.random.SeedSequence([seed, epoch]).generate_state(2).tolist()
-    return order, dropout
-
-
-def start_autocast(device: torch.device, precision: str) -> torch.autocast:
-    """What the forward pass runs in. Warns where bfloat16 is slow."""
-    half = precision == "bfloat16"
-    if half and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        which = torch.backends.cpu.get_cpu_capability()
-        what = f"this CPU ({which}) has no bfloat16, which makes it many times slower than float32"
-        print(f"warning: params.yaml: train.precision: {what}", file=sys.stderr)
-    return torch.autocast(device.type, torch.bfloat16, enabled=half)
+    def validate(self, images: Tensor, labels: Tensor) -> Row:
+        """Loss and accuracy on the images held out; None for both where there are none."""
+        total = len(labels)
+        if total == 0:
+            return {"validation_loss": None, "validation_accuracy": None}
+        log_probabilities = predict(self.net, images, VALIDATION_BATCH, self.workers)  # (N, 10)
+        loss = F.nll_loss(log_probabilities, labels.cpu()).item()
+        correct = int((log_probabilities.argmax(1) == labels.cpu()).sum())
+        share = f"{correct}/{total} ({100.0 * correct / total:.2f}%)"
+        print(f"\nValidation set: Average loss: {loss:.4f}, Accuracy: {share}\n")
+        return {"validation_loss": loss, "validation_accuracy": correct / total}
 
 
 def progress_line(epoch: int, number: int, batches: tuple[Tensor, ...], loss: float) -> str:
@@ -196,19 +240,6 @@ def progress_line(epoch: int, number: int, batches: tuple[Tensor, ...], loss: fl
     total = sum(map(len, batches))
     percent = 100.0 * number / len(batches)
     return f"Train Epoch: {epoch} [{done}/{total} ({percent:.0f}%)]\tLoss: {loss:.6f}"
-
-
-def validation_scores(net: Net, images: Tensor, labels: Tensor) -> Row:
-    """Loss and accuracy on the images held out; None for both where there are none."""
-    total = len(labels)
-    if total == 0:
-        return {"validation_loss": None, "validation_accuracy": None}
-    log_probabilities = predict(net, images, VALIDATION_BATCH)  # (N, 10)
-    loss = F.nll_loss(log_probabilities, labels.cpu()).item()
-    correct = int((log_probabilities.argmax(1) == labels.cpu()).sum())
-    share = f"{correct}/{total} ({100.0 * correct / total:.2f}%)"
-    print(f"\nValidation set: Average loss: {loss:.4f}, Accuracy: {share}\n")
-    return {"validation_loss": loss, "validation_accuracy": correct / total}
 
 
 def describe(params: TrainParams) -> Provenance:

@@ -99,7 +99,7 @@ def test_number_of_states_is_bounded_and_the_oldest_go_first(repository, monkeyp
     monkeypatch.setattr(checkpoint, "KEPT", 2)
     for age, name in enumerate("abc"):
         point = Checkpoint({"name": name})
-        with point.lock():
+        with point.lock(wait=True):
             point.save({"name": name}, epoch=1)
         for path in stored():
             os.utime(path, (path.stat().st_mtime - 10 * (3 - age),) * 2)
@@ -108,10 +108,10 @@ def test_number_of_states_is_bounded_and_the_oldest_go_first(repository, monkeyp
 
 
 def test_second_process_with_the_same_work_waits(repository):
-    """It says that it waits, and goes on when the first one has ended."""
+    """It says that it waits, and goes on when the first one has ended; or refuses to wait."""
     code = (
         "from mnist_pipeline.checkpoint import Checkpoint\n"
-        "with Checkpoint({}).lock():\n    print('in', flush=True)\n    input()"
+        "with Checkpoint({}).lock(wait=True):\n    print('in', flush=True)\n    input()"
     )
 
     def start():
@@ -120,6 +120,9 @@ def test_second_process_with_the_same_work_waits(repository):
 
     with start() as first:
         assert first.stdout.readline() == "in\n"
+        hasty = [sys.executable, "-c", code.replace("wait=True", "wait=False")]
+        done = subprocess.run(hasty, capture_output=True, text=True, check=False)
+        assert "InputError: train: another training does the same: wait for it" in done.stderr
         with start() as second:
             waiting = second.stdout.readline()
             assert waiting == "Waiting for another process that trains the same\n"

@@ -5,17 +5,18 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from mnist_pipeline import download, evaluate, runtime, save, train
+from mnist_pipeline import arithmetic, download, evaluate, parallel, save, train
 from mnist_pipeline.files import InputError, Record
 from mnist_pipeline.params import SECTIONS, load_params
 
 SCHEMAS: dict[str, type[Record]] = {
     "data": download.DataParams,
-    "runtime": runtime.RuntimeParams,
+    "runtime": arithmetic.RuntimeParams,
     "train": train.TrainParams,
     "evaluate": evaluate.EvaluateParams,
     "save": save.SaveParams,
     "log": train.LogParams,
+    "machine": parallel.MachineParams,
 }
 GOOD = (ROOT / "params.yaml").read_text()
 

@@ -15,6 +15,7 @@ from benchmarks.classic import Net
 from conftest import ROOT, copy_of_project, dvc, git, set_params
 from ruamel.yaml import YAML
 
+from mnist_pipeline.__main__ import COMPUTING
 from mnist_pipeline.dataset import read_pairs
 
 STAGES = ["download", "train", "evaluate", "save"]  # each one needs what the one before it wrote
@@ -62,13 +63,17 @@ def imports(module: str) -> set[str]:
 
 
 def closure(stage: str) -> set[str]:
-    """Modules that a stage runs with: __main__, itself, and what these import."""
-    found: set[str] = set()
+    """Modules that a stage runs with: __main__, itself, and what these import.
+
+    __main__ itself imports arithmetic for the stages that compute, and for no other.
+    """
+    found: set[str] = set() if stage in COMPUTING else {"mnist_pipeline.arithmetic"}
+    others = set(found)
     new = {"mnist_pipeline.__main__", f"mnist_pipeline.{stage}"}
     while new:
         found |= new
         new = set().union(*map(imports, new)) - found
-    return found
+    return found - others
 
 
 def closure_files(stage: str) -> set[str]:
@@ -100,8 +105,9 @@ def test_source_deps_are_the_import_closure(stage):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_params_are_the_sections_loaded(stage):
-    """A stage depends on each section it loads; only log, which changes no result, is left out."""
-    assert set(PIPELINE["stages"][stage]["params"]) == sections_loaded(stage) - {"log"}
+    """A stage depends on each section it loads, but for those that change no result."""
+    free = {"log", "machine"}
+    assert set(PIPELINE["stages"][stage]["params"]) == sections_loaded(stage) - free
 
 
 def test_no_stage_reads_data_it_does_not_need():
@@ -146,6 +152,7 @@ def fresh_copy(folder: Path) -> Path:
 def twins(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two copies of the project, each with its own cache, after a real repro. Not to be changed."""
     repos = [fresh_copy(tmp_path_factory.mktemp(name)) for name in ("one", "two")]
+    set_params(repos[1], machine={"threads": 1, "processes": 2})
     for repo in repos:
         set_params(repo, data={"source": "digits"}, train={"epochs": 2}, save={"min_accuracy": 0.0})
     with ThreadPoolExecutor() as pool:  # passive: threads that wait leave the cores to the others
@@ -168,7 +175,7 @@ def shrink_test_set(repo: Path) -> None:
 
 
 def test_two_runs_give_the_same_bytes(twins):
-    """Every output of every stage is the same, byte for byte, in both copies."""
+    """Every output of every stage is the same, byte for byte, in one process and in two."""
     one, two = map(locked_outputs, twins)
     assert one == two
     assert sorted(one) == sorted(path for stage in STAGES for path in outputs(stage))
@@ -178,7 +185,8 @@ def test_two_runs_give_the_same_bytes(twins):
     ("section", "change", "stale"),
     [
         ("data", {"source": "mnist"}, {"download"}),
-        ("runtime", {"threads": 1}, {"train", "evaluate"}),
+        ("runtime", {"arithmetic": "native"}, {"train", "evaluate"}),
+        ("machine", {"threads": 3, "processes": 1}, set()),
         ("train", {"lr": 0.5}, {"train"}),
         ("evaluate", {"batch_size": 7}, {"evaluate"}),
         ("save", {"min_accuracy": 0.1}, {"save"}),

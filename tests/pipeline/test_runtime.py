@@ -1,21 +1,24 @@
-"""Device, threads, version: found as asked, or refused."""
+"""Device, version, arithmetic: found as asked, or refused."""
 
-import platform
-import socket
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
+from conftest import refusal, set_params
 
-from mnist_pipeline import runtime
+from mnist_pipeline import arithmetic, runtime
+from mnist_pipeline.arithmetic import PORTABLE, RuntimeParams
 from mnist_pipeline.files import InputError
-from mnist_pipeline.runtime import RuntimeParams
 
 VERSION = torch.__version__.split("+")[0]
 ACCELERATOR = torch.accelerator.current_accelerator(check_available=True)
 
 
 def params(**changes) -> RuntimeParams:
-    return RuntimeParams(**{"device": "auto", "threads": 0, "torch": VERSION} | changes)
+    good = {"device": "auto", "arithmetic": "portable", "torch": VERSION}
+    return RuntimeParams(**good | changes)
 
 
 def test_another_torch_is_refused():
@@ -37,14 +40,6 @@ def test_missing_device_is_refused():
         runtime.start(params(device=name))
 
 
-def test_threads_are_as_asked():
-    """So many threads; 0 means every core that the process may use."""
-    runtime.start(params(threads=1))
-    assert torch.get_num_threads() == 1
-    runtime.start(params())
-    assert torch.get_num_threads() == runtime._cores()
-
-
 def test_algorithms_are_deterministic():
     """torch itself refuses what it could not repeat bit by bit."""
     torch.use_deterministic_algorithms(False)
@@ -52,19 +47,74 @@ def test_algorithms_are_deterministic():
     assert torch.are_deterministic_algorithms_enabled()
 
 
-def test_environment_tells_what_changes_numbers_but_not_which_machine(monkeypatch):
-    """Device, threads, processor, versions, libraries' variables; no host, time, path, no other."""
-    record = runtime.environment(runtime.start(params(threads=1, device="cpu")))
-    assert record["device"] == "cpu"
-    assert record["threads"] == 1
-    assert record["torch"] == torch.__version__
-    assert record["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
-    assert record["processor"]
-    text = str(record)
-    assert socket.gethostname() not in text.split("'")
-    assert platform.node() not in text.split("'")
-    assert "/" not in text
+@pytest.mark.parametrize("machine", ["x86_64", "arm64"])
+def test_portable_needs_avx2_on_x86_64(monkeypatch, machine):
+    """A CPU without it is refused in a line that names native; other architectures have none."""
+    monkeypatch.setattr(torch.cpu, "_is_avx2_supported", lambda: False)
+    monkeypatch.setattr(runtime.platform, "machine", lambda: machine)
+    runtime.start(params(arithmetic="native"))
+    if machine == "arm64":
+        runtime.start(params())
+    else:
+        with pytest.raises(InputError, match=r"portable needs AVX2, .* lacks; native does not$"):
+            runtime.start(params())
+
+
+def test_portable_overrides_the_callers_variables_and_native_leaves_them(workspace, monkeypatch):
+    """Every variable by which a library chooses its instructions; none else."""
+    caller = {"MKL_CBWR": "SSE4_2", "DNNL_MAX_CPU_ISA": "SSE41", "OTHER": "1"}
+    monkeypatch.setattr(os, "environ", dict(caller))
+    set_params(runtime={"arithmetic": "native"})
+    arithmetic.choose()
+    assert os.environ == caller
+    set_params(runtime={"arithmetic": "portable"})
+    arithmetic.choose()
+    assert os.environ == PORTABLE | {"OTHER": "1"}
+
+
+def test_the_libraries_load_with_the_variables_set(workspace):
+    """The command sets them before torch and numpy load, whatever its caller has set."""
+    code = """
+import sys
+from mnist_pipeline import __main__, arithmetic
+choose = arithmetic.choose
+def checked():
+    assert not {"torch", "numpy"} & sys.modules.keys()
+    choose()
+arithmetic.choose = checked
+sys.argv = ["", "train"]
+import mnist_pipeline.files
+mnist_pipeline.files.write_atomically = lambda *_: None
+__main__.main()
+import torch
+assert torch.backends.cpu.get_cpu_capability() == "AVX2", torch.backends.cpu.get_cpu_capability()
+"""
+    set_params(train={"dry_run": True})
+    environment = os.environ | {"ATEN_CPU_CAPABILITY": "default"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_bad_section_is_refused_before_torch_loads(workspace, capsys):
+    """One line, as for any other parameter."""
+    set_params(runtime={"arithmetic": "fast"})
+    assert "runtime.arithmetic: expected 'portable' or 'native'" in refusal(
+        arithmetic.choose, capsys
+    )
+
+
+def test_environment_tells_what_decides_bytes(monkeypatch):
+    """Portable: the same everywhere. Native: the processor, and variables of the libraries."""
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
     monkeypatch.setenv("UNRELATED", "1")
-    after = runtime.environment(torch.device("cpu"))
-    assert after == record | {"ONEDNN_MAX_CPU_ISA": "SSE41"}
+    portable = runtime.environment(torch.device("cpu"), "portable")
+    assert list(portable) == ["device", "arithmetic", "platform", "numpy", "torch", "torchvision"]
+    assert portable["torch"] == VERSION
+    native = runtime.environment(torch.device("cpu"), "native")
+    assert native == portable | {
+        "arithmetic": "native",
+        "processor": runtime.processor(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+    }

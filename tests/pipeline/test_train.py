@@ -8,20 +8,23 @@ import pytest
 import torch
 from benchmarks.classic import Net as ClassicNet
 from benchmarks.classic import step as classic_step
-from conftest import refusal, set_params
+from conftest import ROOT, refusal, set_params
 from torch import Tensor
 from torch.optim import Adadelta
 
 from mnist_pipeline import train
+from mnist_pipeline.batches import draw_seed, split
 from mnist_pipeline.dataset import normalize, read_pairs
 from mnist_pipeline.files import ENVIRONMENT, HISTORY, WEIGHTS, InputError
 from mnist_pipeline.mnist import TRAIN_IMAGES, TRAIN_LABELS
 from mnist_pipeline.model import read_weights
+from mnist_pipeline.parallel import Workers
 
 PARAMS = train.TrainParams(
     seed=1,
     epochs=1,
     batch_size=4,
+    micro_batches=2,
     lr=1.0,
     gamma=0.7,
     validation_fraction=0.1,
@@ -30,9 +33,11 @@ PARAMS = train.TrainParams(
 )
 
 
-def training(**changes) -> train.Training:
+def training(threads: int = 2, **changes) -> train.Training:
     """A training on the CPU with these parameters changed."""
-    return train.Training(PARAMS.model_copy(update=changes), torch.device("cpu"))
+    torch.set_num_threads(1)
+    params = PARAMS.model_copy(update=changes)
+    return train.Training(params, torch.device("cpu"), Workers(threads))
 
 
 def noise(size: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -45,17 +50,17 @@ def noise(size: int) -> tuple[Tensor, Tensor, Tensor]:
 def test_split_is_stratified_disjoint_and_complete():
     """Every image on one side; every digit's share as asked; the seed decides which."""
     labels = torch.arange(1000) % 10
-    rest, validation = train.split(labels, 0.1, seed=1)
+    rest, validation = split(labels, 0.1, seed=1)
     assert sorted(torch.cat([rest, validation]).tolist()) == list(range(1000))
     assert labels[validation].bincount().tolist() == [10] * 10
-    assert torch.equal(validation, train.split(labels, 0.1, seed=1)[1])
-    assert not torch.equal(validation, train.split(labels, 0.1, seed=2)[1])
+    assert torch.equal(validation, split(labels, 0.1, seed=1)[1])
+    assert not torch.equal(validation, split(labels, 0.1, seed=2)[1])
 
 
 def test_fraction_that_leaves_nothing_is_refused():
     """Too few images for a stratified split: one line that names the key."""
     with pytest.raises(InputError, match=r"train.validation_fraction: expected enough images"):
-        train.split(torch.arange(1000) % 10, 0.999, seed=1)
+        split(torch.arange(1000) % 10, 0.999, seed=1)
 
 
 def test_an_epoch_depends_on_seed_and_epoch_alone(monkeypatch):
@@ -64,15 +69,19 @@ def test_an_epoch_depends_on_seed_and_epoch_alone(monkeypatch):
     def epoch(seed: int, number: int) -> tuple[list[int], float]:
         torch.rand(seed + number)
         order: list[int] = []
+        drawn: list[float] = []
 
-        def step(images: Tensor, _: Tensor) -> Tensor:
-            order.extend(images[:, 0, 0].tolist())
-            return torch.rand(())
+        def gradient(part: train.Part, total: int) -> list[Tensor]:
+            order.extend(part[0][:, 0, 0].tolist())
+            generator = torch.Generator().manual_seed(part[2])
+            drawn.append(torch.rand((), generator=generator).item())
+            return [torch.zeros(()), *map(torch.zeros_like, run.net.parameters())]
 
-        run = training(seed=seed)
-        monkeypatch.setattr(run, "step", step)
-        drawn = run.train_epoch(number, images, torch.zeros(200), torch.arange(200), 1000)
-        return order, drawn
+        run = training(seed=seed, threads=1)
+        monkeypatch.setattr(run, "gradient", gradient)
+        run.train_epoch(number, images, torch.zeros(200), torch.arange(200), 1000)
+        assert len(set(drawn)) == 100  # each part of each batch has a dropout of its own
+        return order, sum(drawn)
 
     images = torch.arange(200, dtype=torch.uint8)[:, None, None].expand(200, 28, 28)
     first = epoch(1, 1)
@@ -92,18 +101,21 @@ def test_steps_are_the_classic_loop(workspace, monkeypatch, dtype, steps, rel):
     monkeypatch.setattr(train, "normalize", lambda images: normalize(images).to(kind))
     images, labels = read_pairs(TRAIN_IMAGES, TRAIN_LABELS)
     batches = torch.randperm(14 * steps, generator=torch.Generator().manual_seed(3)).split(14)
-    run, classic = training(), ClassicNet().to(kind)
+    run, classic = training(micro_batches=1), ClassicNet().to(kind)
     run.net.to(kind)
     classic.load_state_dict(run.net.state_dict())
     classic.dropout1, classic.dropout2 = run.net.dropout1, run.net.dropout2
-    torch.manual_seed(2)
-    found = [run.step(images[batch], labels[batch]).item() for batch in batches]
-    torch.manual_seed(2)
+    run.net.train()
+    found = [run.step(images[batch], labels[batch], (1, 0)).item() for batch in batches]
+    masks = torch.Generator()
+    for dropout in (run.net.dropout1, run.net.dropout2):
+        dropout.register_forward_pre_hook(lambda _, given: (*given, masks))
     optimizer = Adadelta(classic.parameters(), lr=1.0)
-    losses = [
-        classic_step(classic, normalize(images[batch]).to(kind), labels[batch], optimizer).item()
-        for batch in batches
-    ]
+    losses = []
+    for batch in batches:
+        masks.manual_seed(draw_seed(1, 1, 0, 0))
+        x = normalize(images[batch]).to(kind)
+        losses.append(classic_step(classic, x, labels[batch], optimizer).item())
     assert found == pytest.approx(losses, rel=rel)
 
 
@@ -139,9 +151,9 @@ def test_bfloat16_repeats_bit_by_bit_and_stays_near_float32():
 def test_slow_bfloat16_is_warned_about(monkeypatch, capsys, supported):
     """One line where the CPU has no bfloat16, none where it has."""
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
-    train.start_autocast(torch.device("cpu"), "float32")
+    training(precision="float32")
     assert capsys.readouterr().err == ""
-    train.start_autocast(torch.device("cpu"), "bfloat16")
+    training(precision="bfloat16")
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == (0 if supported else 1)
     assert all("train.precision: this CPU" in line for line in lines)
@@ -156,7 +168,7 @@ def test_stage_writes_weights_history_and_environment(workspace, capsys):
     assert list(history.columns) == columns
     assert history["lr"].tolist() == [1.0, 0.7]
     assert history["train_loss"].is_monotonic_decreasing
-    assert json.loads(ENVIRONMENT.read_text())["torch"] == torch.__version__
+    assert json.loads(ENVIRONMENT.read_text())["torch"] == torch.__version__.split("+")[0]
     provenance = read_weights(WEIGHTS)[1]
     assert provenance.dry_run is False
     assert provenance.parameters["epochs"] == 2
@@ -176,8 +188,21 @@ def test_dry_run_takes_one_step_and_no_validation_leaves_its_columns_empty(works
     assert read_weights(WEIGHTS)[1].dry_run is True
 
 
-def test_refusals_leave_no_output(workspace, capsys):
+def test_refusals_leave_no_output(workspace, capsys, monkeypatch):
     """Bad input: one line, and not one output written."""
+    for section, change, says in (
+        ("train", {"micro_batches": 128}, "at most train.batch_size = 64, found 128"),
+        ("train", {"micro_batches": 0}, "train.micro_batches: expected 1, 2, 4"),
+        ("machine", {"processes": 8}, "a divisor of train.micro_batches = 4, found 8"),
+        ("machine", {"processes": 3}, "machine.processes: expected 1, 2, 4"),
+        ("train", {"precision": "bfloat16"}, "bfloat16 needs runtime.arithmetic: native"),
+    ):
+        set_params(**{section: change})
+        assert says in refusal(train.main, capsys)
+        (workspace / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    monkeypatch.setenv("WORLD_SIZE", "3")  # by torchrun
+    assert "a divisor of train.micro_batches = 4, found 3" in refusal(train.main, capsys)
+    monkeypatch.delenv("WORLD_SIZE")
     TRAIN_LABELS.write_bytes(b"poison")
     assert str(TRAIN_LABELS) in refusal(train.main, capsys)
     TRAIN_LABELS.unlink()

@@ -66,7 +66,7 @@ def differences(folder: Path) -> tuple[bool, str]:
     if not changed:
         return True, f"Equal: {' and '.join(what)}/ have the bytes of the commit."
     environment = git(folder, "diff", "--unified=0", "--", str(ENVIRONMENT))
-    reason = "The environments are equal: the code, or torch, is not deterministic.\n"
+    reason = "The environments are equal: this processor computes otherwise, or the code varies.\n"
     if environment:
         reason = f"How the environments differ:\n\n{environment}"
     lock = git(folder, "diff", "--unified=2", "--", LOCK)

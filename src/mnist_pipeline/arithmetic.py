@@ -1,0 +1,41 @@
+"""Which instructions the numerical libraries use: said before they load, since they choose then.
+
+Portable arithmetic takes AVX2, which x86-64 processors have had since 2013, and an order of
+additions that Intel's and AMD's share. Each library is asked for it by a variable.
+"""
+
+import os
+from typing import Literal
+
+from pydantic import Field
+
+from mnist_pipeline.files import Record
+from mnist_pipeline.params import load_params
+
+PORTABLE = {
+    "ATEN_CPU_CAPABILITY": "avx2",  # torch's own loops
+    "ONEDNN_MAX_CPU_ISA": "AVX2",  # convolutions
+    "MKL_CBWR": "COMPATIBLE",  # matrix products; AMD's processors ignore MKL_CBWR=AVX2
+}
+LIBRARIES = ("ATEN_", "DNNL_", "MKL_", "ONEDNN_")  # variables that can change numbers
+
+
+class RuntimeParams(Record):
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        description="where to compute; auto takes an accelerator where there is one"
+    )
+    arithmetic: Literal["portable", "native"] = Field(
+        description="portable: the same bytes on every x86-64 processor with AVX2; native: faster"
+    )
+    torch: str = Field(
+        pattern=r"^\d+\.\d+\.\d+$",
+        description="the version of torch that results belong to; another one is refused",
+    )
+
+
+def choose() -> None:
+    """Set the libraries' variables to what runtime.arithmetic says, whatever they are set to."""
+    if load_params("runtime", RuntimeParams).arithmetic == "portable":
+        for name in [name for name in os.environ if name.startswith(LIBRARIES)]:
+            del os.environ[name]
+        os.environ |= PORTABLE

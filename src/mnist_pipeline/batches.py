@@ -1,0 +1,38 @@
+"""Which images a training learns from, in which order: pure functions of the seed and the data."""
+
+import numpy as np
+import torch
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+
+from mnist_pipeline.files import InputError
+
+
+def split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of the training and of the validation images, stratified by label.
+
+    Raises InputError where the fraction leaves too few images of a label on either side.
+    """
+    everything = np.arange(len(labels))
+    if fraction == 0:
+        return torch.from_numpy(everything), torch.empty(0, dtype=torch.int64)
+    try:
+        training, validation = train_test_split(
+            everything, test_size=fraction, random_state=seed, stratify=labels.numpy()
+        )
+    except ValueError as error:
+        key = "params.yaml: train.validation_fraction"
+        raise InputError(f"{key}: expected enough images on both sides, found: {error}") from error
+    return torch.from_numpy(training), torch.from_numpy(validation)
+
+
+def shuffle(indices: Tensor, seed: int, epoch: int, batch_size: int) -> tuple[Tensor, ...]:
+    """The images at `indices` in an epoch's order, as batches; the last one may be smaller."""
+    order = torch.Generator().manual_seed(draw_seed(seed, epoch))
+    shuffled = indices[torch.randperm(len(indices), generator=order)]
+    return tuple(shuffled.split(batch_size))
+
+
+def draw_seed(*place: int) -> int:
+    """A seed for a place in the training: (seed, epoch), or (seed, epoch, batch, part)."""
+    return int(np.random.SeedSequence(place).generate_state(1)[0])

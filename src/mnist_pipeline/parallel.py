@@ -1,0 +1,104 @@
+"""Threads and processes that share a step's work. How many there are shows in no byte of it.
+
+The work comes in parts, each computed by one thread. Sums over parts follow one binary tree:
+((a + b) + (c + d)). A process that owns a + b and one that owns c + d exchange two sums, and each
+finishes the tree.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, TypeVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, distributed
+
+from mnist_pipeline.files import InputError, Record
+
+PowerOfTwo = Literal[1, 2, 4, 8, 16, 32, 64, 128, 256]
+Item = TypeVar("Item")
+Done = TypeVar("Done")
+
+
+class MachineParams(Record):
+    threads: int = Field(ge=0, le=1024, description="threads of all processes; 0 = all cores")
+    processes: PowerOfTwo = Field(description="processes of a training; reruns nothing")
+
+
+class Workers:
+    """The threads of this process, and its place among the processes of the same training."""
+
+    def __init__(self, threads: int, rank: int = 0, processes: int = 1) -> None:
+        self.threads = threads
+        self.pool = ThreadPoolExecutor(threads)
+        self.rank = rank
+        self.processes = processes
+
+    def map(self, work: Callable[[Item], Done], items: Iterable[Item]) -> list[Done]:
+        """The work on each item, by as many threads as there are."""
+        return list(self.pool.map(work, items))
+
+    def own(self, parts: Sequence[Item]) -> Sequence[Item]:
+        """This process's block of the parts."""
+        each = len(parts) // self.processes
+        return parts[self.rank * each : (self.rank + 1) * each]
+
+    def add(self, parts: list[list[Tensor]]) -> list[Tensor]:
+        """The sum of all processes' parts, from this one's; a part is a list of tensors.
+
+        Overwrites the parts. Raises InputError where another process is gone.
+        """
+        mine = add_by_tree(parts)
+        if self.processes == 1:
+            return mine
+        flat = torch.cat([tensor.flatten() for tensor in mine])
+        blocks = [torch.empty_like(flat) for _ in range(self.processes)]
+        reach(distributed.all_gather, blocks, flat)
+        return add_by_tree([unflatten(block, mine) for block in blocks])
+
+    def share(self, value: Any) -> Any:
+        """The first process's value, in all of them."""
+        values = [value]
+        if self.processes > 1:
+            reach(distributed.broadcast_object_list, values)
+        return values[0]
+
+
+def add_by_tree(parts: list[list[Tensor]]) -> list[Tensor]:
+    """The sum of lists of tensors, by neighbours; their number is a power of two."""
+    while len(parts) > 1:
+        for left, right in zip(parts[::2], parts[1::2], strict=True):
+            torch._foreach_add_(left, right)
+        parts = parts[::2]
+    return parts[0]
+
+
+def unflatten(flat: Tensor, like: list[Tensor]) -> list[Tensor]:
+    """A vector as tensors of given shapes, which lie in memory as those do."""
+    pieces = flat.split([tensor.numel() for tensor in like])
+    return [
+        torch.empty_like(tensor).copy_(piece.view(tensor.shape))
+        for piece, tensor in zip(pieces, like, strict=True)
+    ]
+
+
+def reach(exchange: Callable[..., Any], *arguments: Any) -> None:
+    """Exchange something with the other processes; InputError where one does not answer.
+
+    Where one was killed, launch ends this process meanwhile, and says more.
+    """
+    try:
+        exchange(*arguments)
+    except RuntimeError as error:
+        time.sleep(2)
+        what = "another process of this training is gone or does not answer"
+        raise InputError(f"train: {what}; dvc repro goes on after the last epoch") from error
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,121 @@
+"""Processes that train together: started here, or by torchrun on several machines.
+
+A process is told its place by torchrun's variables: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR,
+MASTER_PORT.
+"""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from datetime import timedelta
+
+import psutil
+import torch
+from torch import distributed
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from mnist_pipeline.files import InputError
+from mnist_pipeline.leash import leashed
+from mnist_pipeline.parallel import MachineParams, Workers, cores, reach
+
+PATIENCE = 20  # seconds that a process waits for another one
+GRACE = 5  # seconds that a process has to end when another one has failed
+
+
+def started_by_torchrun() -> bool:
+    """Whether this process is one of several already."""
+    return "WORLD_SIZE" in os.environ
+
+
+def count(params: MachineParams) -> int:
+    """How many processes there are, or are to be."""
+    return int(os.environ.get("WORLD_SIZE", params.processes))
+
+
+def launch(stage: str, processes: int) -> None:
+    """Run a stage as so many processes, which end with this one; return when all have succeeded.
+
+    Ends this process with status 2 where one of them has printed why it failed. Raises
+    InputError where one was killed.
+    """
+    logging.disable()  # torch would say all that is said below, at length
+    os.environ.pop("DVC_STAGE", None)  # the leash that they are on is this process's
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=stage,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1",
+        max_restarts=0,
+        shutdown_timeout=GRACE,
+    )
+    command = leashed(sys.executable, "-m", "mnist_pipeline", stage)
+    try:
+        elastic_launch(config, command[0])(*command[1:])
+    except SignalException as error:
+        if error.sigval == signal.SIGINT:
+            raise KeyboardInterrupt from error
+        sys.exit(128 + error.sigval)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode == 2:
+            sys.exit(2)
+        how = f"process {rank} of {processes} ended with exit status {failure.exitcode}"
+        raise InputError(f"{stage}: {how}; dvc repro goes on after the last epoch") from error
+
+
+def join(device: torch.device, params: MachineParams) -> tuple[torch.device, Workers]:
+    """This process's own device and its workers, once all processes have found each other.
+
+    Raises InputError where one does not answer.
+    """
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    threads = max(1, (params.threads or cores()) // local)
+    if device.type != "cpu":
+        threads = 1  # an accelerator does one thing at a time
+    if not started_by_torchrun():
+        return device, Workers(threads)
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        if local > torch.cuda.device_count():
+            found = f"found {local} processes for {torch.cuda.device_count()}"
+            raise InputError(f"params.yaml: machine.processes: expected a GPU for each, {found}")
+        torch.cuda.set_device(device)
+    meet("nccl" if device.type == "cuda" else "gloo")
+    if distributed.get_rank() > 0:
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 (the first one speaks for all)
+    return device, Workers(threads, distributed.get_rank(), distributed.get_world_size())
+
+
+def meet(backend: str) -> None:
+    """Find the other processes; InputError where one does not answer."""
+    for name, addresses in psutil.net_if_addrs().items():
+        if own_address() in [each.address for each in addresses]:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+    # Where it is reached and cannot reach the others, gloo would wait for minutes.
+    alarm = threading.Timer(2 * PATIENCE, give_up)
+    alarm.daemon = True
+    alarm.start()
+    reach(lambda: distributed.init_process_group(backend, timeout=timedelta(seconds=PATIENCE)))
+    alarm.cancel()
+
+
+def own_address() -> str:
+    """This machine's address on the way to the first process; gloo would go by the host's name."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((os.environ["MASTER_ADDR"], 1))  # sends nothing
+        address: str = probe.getsockname()[0]
+        return address
+
+
+def give_up() -> None:
+    """End this process, whatever it waits for."""
+    print("error: train: the other processes of this training do not answer", file=sys.stderr)
+    os._exit(2)

@@ -1,0 +1,81 @@
+"""Parts of a batch: added by one tree, whoever computed them."""
+
+import threading
+
+import pytest
+import torch
+from test_train import noise, training
+
+from mnist_pipeline import parallel
+from mnist_pipeline.files import InputError
+from mnist_pipeline.parallel import Workers, add_by_tree
+
+
+def test_threads_share_the_work_and_keep_its_order():
+    """Two items that wait for each other end, in two threads; results come in the items' order."""
+    barrier = threading.Barrier(2, timeout=10)
+
+    def work(item: int) -> int:
+        barrier.wait()
+        return -item
+
+    assert Workers(threads=2).map(work, [3, 1]) == [-3, -1]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_the_tree_is_the_same_however_it_is_divided(processes):
+    """Blocks added first, then the blocks' sums: ((a + b) + (c + d)), in every bit."""
+    values = [[torch.tensor(value)] for value in (1e8, 1.0, -1e8, 1.0)]
+    expected = (values[0][0] + values[1][0]) + (values[2][0] + values[3][0])
+    blocks = [
+        Workers(1, rank, processes).own([[each[0].clone()] for each in values])
+        for rank in range(processes)
+    ]
+    assert sum(map(len, blocks)) == 4
+    assert add_by_tree([add_by_tree(list(block)) for block in blocks])[0] == expected
+
+
+def test_what_is_exchanged_comes_back_in_its_form():
+    """Shapes, and the order in memory: another order would be another way through Adadelta."""
+    like = [torch.rand(()), torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last)]
+    back = parallel.unflatten(torch.cat([each.flatten() for each in like]), like)
+    for one, other in zip(like, back, strict=True):
+        assert torch.equal(one, other)
+        assert one.stride() == other.stride()
+
+
+def test_a_process_that_is_gone_is_one_line(monkeypatch):
+    """Whatever torch says of it."""
+
+    def exchange() -> None:
+        raise RuntimeError("[pair.cc:545] Connection reset\nby peer")
+
+    monkeypatch.setattr(parallel.time, "sleep", lambda _: None)
+    with pytest.raises(InputError, match=r"^train: another process .* after the last epoch$"):
+        parallel.reach(exchange)
+
+
+@pytest.mark.parametrize("size", [64, 61, 3])
+@pytest.mark.parametrize("micro_batches", [2, 4, 8])
+def test_parts_add_up_to_the_whole_batchs_gradient(monkeypatch, size, micro_batches):
+    """To rounding of float64; also where the parts are unequal, or more than the images."""
+    images, labels, _ = noise(size)
+    gradients = []
+    for count in (1, micro_batches):
+        run = training(micro_batches=count)
+        run.net.double()
+        run.net.dropout1.p = run.net.dropout2.p = 0.0
+        run.step(images, labels, (1, 0))
+        gradients.append(torch.cat([each.grad.flatten() for each in run.net.parameters()]))
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-14)
+
+
+def test_the_number_of_threads_shows_in_no_bit():
+    """One, two and five threads: the same weights, after steps with dropout."""
+    weights = []
+    for threads in (1, 2, 5):
+        run = training(threads=threads, batch_size=16, micro_batches=4)
+        run.train_epoch(1, *noise(50), interval=1000)
+        weights.append(torch.cat([each.flatten() for each in run.net.parameters()]))
+    assert torch.equal(weights[0], weights[1])
+    assert torch.equal(weights[0], weights[2])
