@@ -19,11 +19,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from ruamel.yaml import YAML
 
 from mnist_pipeline import runtime
+from mnist_pipeline.arithmetic import PORTABLE, RuntimeParams
 from mnist_pipeline.dataset import read_pairs
+from mnist_pipeline.evaluate import EvaluateParams
 from mnist_pipeline.mnist import RAW, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 from mnist_pipeline.model import Net, predict
+from mnist_pipeline.parallel import Workers, cores
 from mnist_pipeline.params import load_params
 from mnist_pipeline.train import Training, TrainParams
 
@@ -31,7 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "benchmarks/table.md"
 ROUNDS, STEPS, WARM_UP, BATCH = 5, 100, 10, 64
 FEW = 10  # steps in bfloat16 on a CPU that has none
-FLOP = 71.6e6  # an image's forward and backward pass
+EPOCHS, IMAGES = 1, 60_000  # of a whole run
 STAGES = ("download", "train", "evaluate", "save")
 
 
@@ -59,12 +63,21 @@ def classic_train() -> float:
 
 
 def project_train(
-    threads: int = 0, steps: int = STEPS, epochs: int = 1, precision: str = "float32"
+    threads: int = 0,
+    steps: int = STEPS,
+    epochs: int = 1,
+    precision: str = "float32",
+    parts: int | None = None,
 ) -> float:
     """Images a second of this project's train_epoch on as many batches of the same size."""
     params = load_params("train", TrainParams, ROOT / "params.yaml")
-    changes = {"batch_size": BATCH, "precision": precision}
-    training = Training(params.model_copy(update=changes), start(threads))
+    changes = {
+        "batch_size": BATCH,
+        "precision": precision,
+        "micro_batches": parts or params.micro_batches,
+    }
+    workers = Workers(threads or cores())
+    training = Training(params.model_copy(update=changes), start(), workers)
     pairs = [each.to(training.device) for each in read_pairs(TRAIN_IMAGES, TRAIN_LABELS)]
     training.train_epoch(1, *pairs, torch.arange(WARM_UP * BATCH), interval=10)
     begin = time.perf_counter()
@@ -95,13 +108,15 @@ def project_test() -> float:
     device = start()
     images, _ = read_pairs(TEST_IMAGES, TEST_LABELS)
     begin = time.perf_counter()
-    predict(Net().to(device), images.to(device), 1000)
+    size = load_params("evaluate", EvaluateParams, ROOT / "params.yaml").batch_size
+    predict(Net().to(device), images.to(device), size, Workers(cores()))
     return len(images) / (time.perf_counter() - begin)
 
 
 def matrix_peak(dtype: torch.dtype = torch.float32) -> float:
     """GFLOP a second of a square matrix product, the yardstick of this minute."""
     device, best = start(), 0.0
+    torch.set_num_threads(cores())
     # A CPU without bfloat16 needs minutes for 2048.
     for side in (256, 2048) if dtype == torch.float32 else (256, 512):
         a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
@@ -112,15 +127,72 @@ def matrix_peak(dtype: torch.dtype = torch.float32) -> float:
     return best
 
 
-CONTESTANTS: dict[str, Callable[[], float]] = {
-    "classic train, float32": classic_train,
-    "project train, float32": project_train,
-    "project train, bfloat16": project_train_bfloat16,
-    "classic test, float32": classic_test,
-    "project test, float32": project_test,
+def classic_whole() -> float:
+    """Images a second of the classic program as a whole: EPOCHS epochs and the test."""
+    import classic  # noqa: PLC0415 (beside this file)
+
+    begin = time.perf_counter()
+    with mnist_for_torchvision() as root:
+        training, test = classic.loaders(root)
+        net = classic.Net()
+        optimizer = torch.optim.Adadelta(net.parameters(), lr=1.0)
+        for _ in range(EPOCHS):
+            net.train()
+            for number, (data, target) in enumerate(training):
+                loss = classic.step(net, data, target, optimizer)
+                if number % 10 == 0:
+                    loss.item()  # the classic program prints it
+        classic.test(net, test)
+    return EPOCHS * IMAGES / (time.perf_counter() - begin)
+
+
+def project_whole(
+    arithmetic: str = "portable", precision: str = "float32", processes: int = 1
+) -> float:
+    """The same of the stages train and evaluate, in fresh processes and without stored epochs."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(RAW, Path(folder) / RAW)
+        (Path(folder) / ".dvc").mkdir()
+        yaml = YAML()
+        tree = yaml.load(ROOT / "params.yaml")
+        tree["runtime"]["arithmetic"] = arithmetic
+        tree["train"] |= {"epochs": EPOCHS, "precision": precision, "validation_fraction": 0.0}
+        tree["machine"]["processes"] = processes
+        yaml.dump(tree, Path(folder) / "params.yaml")
+        environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+        begin = time.perf_counter()
+        for stage in ("train", "evaluate"):
+            command = [sys.executable, "-m", "mnist_pipeline", stage]
+            subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+        return EPOCHS * IMAGES / (time.perf_counter() - begin)
+
+
+STEPPED: dict[str, Callable[[], float]] = {  # of 100 steps, or the test images
+    "classic train": classic_train,
+    "portable train": project_train,
+    "portable train, 2 parts": lambda: project_train(parts=2),
+    "portable train, 8 parts": lambda: project_train(parts=8),
+    "native train": project_train,
+    "native train, bfloat16": project_train_bfloat16,
+    "classic train beside a busy core": classic_train,
+    "portable train beside a busy core": project_train,
+    "native train beside a busy core": project_train,
+    "classic test": classic_test,
+    "portable test": project_test,
+    "native test": project_test,
+}
+WHOLE: dict[str, Callable[[], float]] = {  # whole processes
+    "classic whole": classic_whole,
+    "portable whole": project_whole,
+    "portable whole, 2 processes": lambda: project_whole(processes=2),
+    "native whole": lambda: project_whole("native"),
+    "native whole, bfloat16": lambda: project_whole("native", "bfloat16"),
+}
+PEAKS: dict[str, Callable[[], float]] = {
     "matrix peak, float32": matrix_peak,
     "matrix peak, bfloat16": lambda: matrix_peak(torch.bfloat16),
 }
+CONTESTANTS = STEPPED | WHOLE | PEAKS
 GROWTH: dict[str, tuple[int, Callable[[], float]]] = {  # images in all, and how
     "all threads, 1 epoch of 6,400 images": (6_400, project_train),
     "1 thread": (6_400, lambda: project_train(threads=1)),
@@ -131,10 +203,10 @@ GROWTH: dict[str, tuple[int, Callable[[], float]]] = {  # images in all, and how
 }
 
 
-def start(threads: int = 0) -> torch.device:
-    """The runtime of the stages."""
+def start() -> torch.device:
+    """The runtime of the stages. measure has set the variables of the arithmetic."""
     version = torch.__version__.split("+")[0]
-    return runtime.start(runtime.RuntimeParams(device="auto", threads=threads, torch=version))
+    return runtime.start(RuntimeParams(device="auto", arithmetic="native", torch=version))
 
 
 class mnist_for_torchvision:  # noqa: N801 (used like a function)
@@ -153,10 +225,19 @@ class mnist_for_torchvision:  # noqa: N801 (used like a function)
 
 
 def measure(name: str) -> dict[str, float]:
-    """Run a contestant in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, __file__, name], check=True, capture_output=True, text=True, cwd=ROOT
-    )
+    """Run a contestant in a process of its own, beside another one where its name says so."""
+    environment = os.environ | (PORTABLE if name.startswith("portable") else {})
+    busy = [sys.executable, "-c", "while True: pass" if "busy" in name else ""]
+    with subprocess.Popen(busy) as other:
+        done = subprocess.run(
+            [sys.executable, __file__, name],
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env=environment,
+        )
+        other.kill()
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     print(f"{name}: {found['rate']:.0f}/s, {found['peak_mb']:.0f} MB", file=sys.stderr, flush=True)
     return found
@@ -228,28 +309,22 @@ def table() -> Iterator[str]:
     rounds = [{name: measure(name) for name in CONTESTANTS} for _ in range(ROUNDS)]
     rates = {name: [each[name]["rate"] for each in rounds] for name in CONTESTANTS}
     memory = {name: [each[name]["peak_mb"] for each in rounds] for name in CONTESTANTS}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    capability = torch.backends.cpu.get_cpu_capability()
-    yield f"{platform.machine()}, {cores} cores, {capability}; torch {torch.__version__};"
+    yield f"{runtime.processor()}, {cores()} cores; torch {torch.__version__};"
     yield f"Python {platform.python_version()}; {ROUNDS} rounds; median (least to greatest)."
     yield ""
-    yield "| | images a second | ratio, round by round | share of matrix peak | peak MB |"
-    yield "|---|---|---|---|---|"
-    for name in CONTESTANTS:
-        who, what, dtype = name.replace(",", "").split()
-        if who == "matrix":
-            continue
-        pairs = zip(rates[name], rates[f"classic {what}, float32"], strict=True)
+    yield "| | images a second | ratio to classic, round by round | peak MB |"
+    yield "|---|---|---|---|"
+    for name in STEPPED | WHOLE:
+        kind = name.replace(",", "").split()[1]
+        rival = f"classic {kind}" + (" beside a busy core" if "busy" in name else "")
+        pairs = zip(rates[name], rates[rival], strict=True)
         ratio = spread([mine / theirs for mine, theirs in pairs], 2)
-        flop = FLOP if what == "train" else FLOP / 3
-        peaks = zip(rates[name], rates[f"matrix peak, {dtype}"], strict=True)
-        share = statistics.median([rate * flop / 1e9 / peak for rate, peak in peaks])
-        yield (
-            f"| {name} | {spread(rates[name])} | {ratio} | {share:.0%} |"
-            f" {statistics.median(memory[name]):,.0f} |"
-        )
-    for name in ("matrix peak, float32", "matrix peak, bfloat16"):
-        yield f"\n{name.capitalize()}: {spread(rates[name])} GFLOP/s."
+        peak = "" if name in WHOLE else f"{statistics.median(memory[name]):,.0f}"
+        yield f"| {name} | {spread(rates[name])} | {ratio} | {peak} |"
+    yield ""
+    yield f"Whole: processes from start to end, {EPOCHS} epochs and the test."
+    for name in PEAKS:
+        yield f"{name.capitalize()}: {spread(rates[name])} GFLOP/s."
     yield "\n| the cost around the work | seconds |\n|---|---|"
     for row, times in around_the_work():
         yield f"| {row} | {spread(times, 2)} |"

@@ -1,7 +1,7 @@
 """make matrix: where equal runs give equal bytes, measured on the digits.
 
-Each cell is a run of the stages train and evaluate in fresh processes, compared with the first
-such run: the weights, and all metrics. The table goes into docs/reproducibility.md.
+Each cell is a run of the stages train and evaluate in fresh processes, whose outputs are compared
+with those of the first run of the same arithmetic. The table goes into docs/reproducibility.md.
 """
 
 import hashlib
@@ -11,11 +11,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
-import safetensors.torch
 from ruamel.yaml import YAML
 
 from mnist_pipeline import digits
@@ -26,31 +27,38 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/reproducibility.md"
 BEGIN, END = "<!-- matrix: make matrix -->\n", "<!-- end of matrix -->\n"
 EPOCHS = 2
-METRICS = ("metrics.json", "errors.csv", "history.csv", "misclassified.png")
-PRECISIONS = ("float32", "bfloat16")
+OUTPUTS = (
+    "models/weights.safetensors",
+    *(f"metrics/{name}" for name in ("metrics.json", "errors.csv", "history.csv")),
+    "metrics/environment.json",
+    "metrics/misclassified.png",
+)
+FOREIGN = {  # variables that a caller may have set
+    "ATEN_CPU_CAPABILITY": "default",
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
+    "MKL_CBWR": "SSE4_2",
+    "OMP_NUM_THREADS": "3",
+}
+PORTABLE = {"arithmetic": "portable", "precision": "float32"}
+NATIVE = {"arithmetic": "native", "precision": "float32"}
+BFLOAT16 = {"arithmetic": "native", "precision": "bfloat16"}
+ROWS = [
+    *((PORTABLE, threads, processes) for threads in (1, 2, 3, 4) for processes in (1, 2, 4)),
+    *((kind, *count) for kind in (NATIVE, BFLOAT16) for count in ((1, 1), (4, 1), (2, 2))),
+]
 
 
-def workspace(folder: Path, precision: str, threads: int = 0, epochs: int = EPOCHS) -> Path:
-    """A folder for the stages to run in, with the digits as data."""
-    for name, content in digits.idx_files().items():
-        write_atomically(folder / RAW / name, content)
-    (folder / ".dvc").mkdir()  # so that train keeps its states
-    set_params(
-        folder, train={"precision": precision, "epochs": epochs}, runtime={"threads": threads}
-    )
-    return folder
-
-
-def set_params(folder: Path, **sections: dict[str, object]) -> None:
-    """params.yaml of this checkout, with changes."""
-    yaml = YAML()
+def set_params(folder: Path, row: tuple[dict[str, str], int, int], epochs: int = EPOCHS) -> None:
+    """params.yaml of this checkout, for a row."""
+    (kind, threads, processes), yaml = row, YAML()
     tree = yaml.load(ROOT / "params.yaml")
-    for section, values in sections.items():
-        tree[section].update(values)
+    tree["runtime"]["arithmetic"] = kind["arithmetic"]
+    tree["train"] |= {"precision": kind["precision"], "epochs": epochs}
+    tree["machine"] |= {"threads": threads, "processes": processes}
     yaml.dump(tree, folder / "params.yaml")
 
 
-def start(folder: Path, stage: str, **environment: str) -> subprocess.Popen[str]:
+def start(folder: Path, stage: str, environment: dict[str, str]) -> subprocess.Popen[str]:
     """A stage in a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "mnist_pipeline", stage],
@@ -62,73 +70,97 @@ def start(folder: Path, stage: str, **environment: str) -> subprocess.Popen[str]
     )
 
 
-def run(folder: Path, **environment: str) -> tuple[str, str]:
-    """Train and evaluate; digests of the weights and of the metrics."""
+def run(folder: Path, **environment: str) -> str:
+    """Train and evaluate; a digest of what they wrote."""
     for stage in ("train", "evaluate"):
-        with start(folder, stage, **environment) as process:
+        with start(folder, stage, environment) as process:
             process.communicate()
         if process.returncode != 0:
             sys.exit(f"{stage} failed in {folder}")
-    tensors = safetensors.torch.load_file(folder / "models/weights.safetensors")
-    metrics = b"".join((folder / "metrics" / name).read_bytes() for name in METRICS)
-    contents = (safetensors.torch.save(tensors), metrics)
-    return tuple(hashlib.sha256(content).hexdigest() for content in contents)
+    content = b"".join((folder / name).read_bytes() for name in OUTPUTS)
+    return hashlib.sha256(content).hexdigest()
 
 
-def killed_and_resumed(folder: Path, precision: str) -> tuple[str, str]:
+@contextmanager
+def a_busy_core() -> Iterator[None]:
+    """Another process that computes without end."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+        try:
+            yield
+        finally:
+            other.kill()
+
+
+def beside_another(folder: Path, row: tuple[dict[str, str], int, int]) -> str:
+    """One core is busy with something else."""
+    set_params(folder, row)
+    with a_busy_core():
+        return run(folder)
+
+
+def with_variables(folder: Path, row: tuple[dict[str, str], int, int]) -> str:
+    """The caller's environment asks the libraries for other instructions."""
+    set_params(folder, row)
+    return run(folder, **FOREIGN)
+
+
+def killed(folder: Path, row: tuple[dict[str, str], int, int]) -> str:
     """SIGKILL in the second epoch, then a run."""
-    workspace(folder, precision)
-    with start(folder, "train") as process:
-        for line in process.stdout:
+    set_params(folder, row)
+    with start(folder, "train", {}) as process:
+        for line in process.stdout or ():
             if line.startswith("Train Epoch: 2"):
                 process.send_signal(signal.SIGKILL)
     return run(folder)
 
 
-def extended(folder: Path, precision: str) -> tuple[str, str]:
-    """Fewer epochs first, then all."""
-    run(workspace(folder, precision, epochs=EPOCHS - 1))
+def extended(folder: Path, row: tuple[dict[str, str], int, int]) -> str:
+    """Fewer epochs with one thread and one process first, then all."""
+    set_params(folder, (row[0], 1, 1), EPOCHS - 1)
+    run(folder)
     shutil.rmtree(folder / "models")
-    set_params(folder, train={"precision": precision, "epochs": EPOCHS})
+    set_params(folder, row)
     return run(folder)
 
 
-def fresh(folder: Path, precision: str, threads: int = 0, **environment: str) -> tuple[str, str]:
-    """Nothing special: a run."""
-    return run(workspace(folder, precision, threads), **environment)
+def plain(folder: Path, row: tuple[dict[str, str], int, int]) -> str:
+    """Nothing special."""
+    set_params(folder, row)
+    return run(folder)
 
 
-ROWS: dict[str, Callable[[Path, str], tuple[str, str]]] = {
-    "fresh process 1 of 5, the first run itself": fresh,
-    **{f"fresh process {number} of 5": fresh for number in range(2, 6)},
-    "SIGKILL in epoch 2, resumed": killed_and_resumed,
+COLUMNS: dict[str, Callable[[Path, tuple[dict[str, str], int, int]], str]] = {
+    "undisturbed": plain,
+    "one core busy": beside_another,
+    "caller's variables": with_variables,
+    f"killed in epoch {EPOCHS}": killed,
     f"{EPOCHS - 1} epoch, extended to {EPOCHS}": extended,
-    "1 thread instead of 2": partial(fresh, threads=1),
-    "PyTorch's own kernels without AVX2 (`ATEN_CPU_CAPABILITY=default`)": partial(
-        fresh, ATEN_CPU_CAPABILITY="default"
-    ),
-    "convolutions without AVX2 (`ONEDNN_MAX_CPU_ISA=SSE41`)": partial(
-        fresh, ONEDNN_MAX_CPU_ISA="SSE41"
-    ),
 }
 
 
+def digest(cell: tuple[tuple[dict[str, str], int, int], str]) -> str:
+    """What a cell's run wrote, in a folder of its own."""
+    row, column = cell
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in digits.idx_files().items():
+            write_atomically(Path(folder) / RAW / name, content)
+        (Path(folder) / ".dvc").mkdir()  # so that train keeps its states
+        return COLUMNS[column](Path(folder), row)
+
+
 def main() -> None:
-    lines = ["| compared with the first run | weights, float32 | metrics, float32 |"]
-    lines[0] += " weights, bfloat16 | metrics, bfloat16 |"
-    lines.append("|---|---|---|---|---|")
-    first: dict[str, tuple[str, str]] = {}
-    for name, measure in ROWS.items():
-        cells = []
-        for precision in PRECISIONS:
-            with tempfile.TemporaryDirectory() as folder:
-                found = measure(Path(folder), precision)
-            expected = first.setdefault(precision, found)
-            cells += [
-                "equal" if a == b else "**differ**" for a, b in zip(found, expected, strict=True)
-            ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-        print(lines[-1], flush=True)
+    lines = [f"| arithmetic | threads | processes | {' | '.join(COLUMNS)} |"]
+    lines.append("|---" * (3 + len(COLUMNS)) + "|")
+    first: dict[str, str] = {}
+    with ThreadPoolExecutor(2) as pool:  # two cells at a time
+        found = pool.map(digest, product(ROWS, COLUMNS))
+        for row in ROWS:
+            name, cells = ", ".join(row[0].values()), []
+            for _ in COLUMNS:
+                same = next(found)
+                cells.append("equal" if same == first.setdefault(name, same) else "**differ**")
+            lines.append(f"| {name} | {row[1]} | {row[2]} | {' | '.join(cells)} |")
+            print(lines[-1], flush=True)
     head, rest = PAGE.read_text().split(BEGIN)
     PAGE.write_text(head + BEGIN + "\n".join(lines) + "\n" + END + rest.split(END)[1])
 
