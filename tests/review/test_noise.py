@@ -66,7 +66,7 @@ def test_committed_one_is_of_this_configuration_and_documented():
     *first, last = (f"{100 * run['accuracy']:.2f}" for run in found.runs)
     assert f"{', '.join(first)} and {last} %" in page
     assert f"standard deviation {100 * found.standard_deviation:.3f} points" in page
-    assert f"{found.false_alarms} of {len(found.pairs)}" in page
+    assert f"called {found.false_alarms} of the {len(found.pairs)} pairs different" in page
 
 
 @pytest.mark.parametrize(
