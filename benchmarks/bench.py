@@ -23,9 +23,10 @@ from ruamel.yaml import YAML
 
 from mnist_pipeline import runtime
 from mnist_pipeline.arithmetic import PORTABLE, RuntimeParams
+from mnist_pipeline.batches import Data, read_training_data
 from mnist_pipeline.dataset import read_pairs
 from mnist_pipeline.evaluate import EvaluateParams
-from mnist_pipeline.mnist import RAW, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
+from mnist_pipeline.mnist import RAW, TEST_IMAGES, TEST_LABELS
 from mnist_pipeline.model import Net, predict
 from mnist_pipeline.parallel import Workers, cores
 from mnist_pipeline.params import load_params
@@ -78,11 +79,13 @@ def project_train(
     }
     workers = Workers(threads or cores())
     training = Training(params.model_copy(update=changes), start(), workers)
-    pairs = [each.to(training.device) for each in read_pairs(TRAIN_IMAGES, TRAIN_LABELS)]
-    training.train_epoch(1, *pairs, torch.arange(WARM_UP * BATCH), interval=10)
+    data, _ = read_training_data(params.validation_fraction, params.seed, weight=1)
+    data = Data(*(each.to(training.device) for each in data))
+    some = data._replace(learned=data.learned[: steps * BATCH])
+    training.train_epoch(1, data._replace(learned=data.learned[: WARM_UP * BATCH]), interval=10)
     begin = time.perf_counter()
     for epoch in range(2, epochs + 2):
-        training.train_epoch(epoch, *pairs, torch.arange(steps * BATCH), interval=10)
+        training.train_epoch(epoch, some, interval=10)
     return epochs * steps * BATCH / (time.perf_counter() - begin)
 
 

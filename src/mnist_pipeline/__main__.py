@@ -28,7 +28,7 @@ def main() -> None:
     known = commands()
     if name in ("--help", "-h"):
         print("usage: python -m mnist_pipeline NAME\n")
-        print("\n".join(f"  {each:10}{does}" for each, (_, does) in known.items()))
+        print("\n".join(f"  {each:12}{does}" for each, (_, does) in known.items()))
         return
     sys.argv = [f"python -m mnist_pipeline {name}", *words]  # for argparse
     with one_line_errors():
@@ -42,7 +42,8 @@ def commands() -> dict[str, tuple[str, str]]:
         text = path.read_text(encoding="utf-8")
         if "\ndef main(" in text:
             module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
-            found[path.stem] = (module, text.partition("\n")[0].strip('"'))
+            name = path.stem.replace("_", "-")
+            found[name] = (module, text.partition("\n")[0].strip('"'))
     return found
 
 

@@ -1,11 +1,39 @@
 """Which images a training learns from, in which order: pure functions of the seed and the data."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from mnist_pipeline.files import InputError
+from mnist_pipeline.dataset import read_pairs
+from mnist_pipeline.files import NEW_TRAIN, InputError
+from mnist_pipeline.mnist import TRAIN_IMAGES, TRAIN_LABELS
+from mnist_pipeline.new_images import read_new
+
+
+class Data(NamedTuple):
+    """What a training learns from, and what it validates on."""
+
+    images: Tensor  # uint8 (N, 28, 28)
+    labels: Tensor  # int64 (N,)
+    learned: Tensor  # indices; a new image's may be there several times
+    held_out: Tensor  # indices for validation
+
+
+def read_training_data(fraction: float, seed: int, weight: int) -> tuple[Data, list[str]]:
+    """MNIST's training images, a fraction of them held out, and the new ones; the latter's names.
+
+    A new image counts `weight` times; none is held out. Raises InputError as what it calls does.
+    """
+    images, labels = read_pairs(TRAIN_IMAGES, TRAIN_LABELS)
+    learned, held_out = split(labels, fraction, seed)
+    names, new_images, new_labels = read_new(NEW_TRAIN)
+    new = torch.arange(len(names)).repeat(weight) + len(labels)
+    images = torch.cat([images, torch.from_numpy(new_images)])
+    labels = torch.cat([labels, torch.from_numpy(new_labels)])
+    return Data(images, labels, torch.cat([learned, new]), held_out), names
 
 
 def split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:

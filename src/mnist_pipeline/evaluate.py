@@ -6,9 +6,12 @@ PYTHONPATH=src python -m mnist_pipeline evaluate
 import io
 import json
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
@@ -19,9 +22,19 @@ from torch import Tensor
 from mnist_pipeline import runtime
 from mnist_pipeline.arithmetic import RuntimeParams
 from mnist_pipeline.dataset import read_pairs
-from mnist_pipeline.files import ERRORS, METRICS, PICTURE, WEIGHTS, Record, write_atomically
+from mnist_pipeline.files import (
+    ERRORS,
+    METRICS,
+    NEW,
+    NEW_TEST,
+    PICTURE,
+    WEIGHTS,
+    Record,
+    write_atomically,
+)
 from mnist_pipeline.mnist import CLASSES, TEST_IMAGES, TEST_LABELS
 from mnist_pipeline.model import predict, read_weights
+from mnist_pipeline.new_images import read_new
 from mnist_pipeline.parallel import MachineParams, Workers, cores
 from mnist_pipeline.params import load_params
 
@@ -36,18 +49,28 @@ class EvaluateParams(Record):
 def main() -> None:
     params = load_params("evaluate", EvaluateParams)
     device = runtime.start(load_params("runtime", RuntimeParams))
-    threads = load_params("machine", MachineParams).threads
-    workers = Workers(threads or cores())
+    workers = Workers(load_params("machine", MachineParams).threads or cores())
     images, labels = read_pairs(TEST_IMAGES, TEST_LABELS)
+    names, *new = read_new(NEW_TEST)
+    new_images, new_labels = map(torch.from_numpy, new)
     net, provenance = read_weights(WEIGHTS)
 
-    log_probabilities = predict(net.to(device), images.to(device), params.batch_size, workers)
-    probabilities = log_probabilities.double().softmax(1)  # (N, 10)
+    def answer(images: Tensor) -> Tensor:
+        """Probabilities (N, 10)."""
+        answers = predict(net.to(device), images.to(device), params.batch_size, workers)
+        return answers.double().softmax(1)
+
+    probabilities, new_probabilities = answer(images), answer(new_images)
     metrics = score(probabilities.numpy(), labels.numpy()) | {"dry_run": provenance.dry_run}
     errors = misclassified(probabilities, labels)
+    new_answers = answers(new_probabilities, new_labels, name=names)
+    if names:
+        right = int((new_answers["label"] == new_answers["predicted"]).sum())
+        metrics["new"] = {"correct": right, "total": len(names)}
 
     write_atomically(METRICS, (json.dumps(metrics, indent=2) + "\n").encode())
     write_atomically(ERRORS, errors.to_csv(index=False, float_format="%.6f").encode())
+    write_atomically(NEW, new_answers.to_csv(index=False, float_format="%.6f").encode())
     write_atomically(PICTURE, draw(images, errors))
     correct, total = metrics["correct"], metrics["total"]
     print(f"Test set: Average loss: {metrics['loss']:.4f}, Accuracy: {correct}/{total}")
@@ -84,17 +107,16 @@ def expected_calibration_error(
     return float(np.abs(gaps).sum() / len(labels))
 
 
+def answers(probabilities: Tensor, labels: Tensor, **first: Sequence[Any]) -> pd.DataFrame:
+    """One row for each image: a first column by the caller, label, predicted, confidence."""
+    confidence, predicted = probabilities.max(1)
+    columns = {"label": labels, "predicted": predicted, "confidence": confidence}
+    return pd.DataFrame({**first, **columns})
+
+
 def misclassified(probabilities: Tensor, labels: Tensor) -> pd.DataFrame:
     """One row for each wrong answer: index, label, predicted, confidence; by index."""
-    confidence, predicted = probabilities.max(1)
-    everything = pd.DataFrame(
-        {
-            "index": range(len(labels)),
-            "label": labels,
-            "predicted": predicted,
-            "confidence": confidence,
-        }
-    )
+    everything = answers(probabilities, labels, index=range(len(labels)))
     return everything[everything["label"] != everything["predicted"]]
 
 

@@ -10,11 +10,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+NEW_TRAIN, NEW_TEST = Path("data/new/train"), Path("data/new/test")
 WEIGHTS = Path("models/weights.safetensors")
 MODEL = Path("models/mnist_cnn.pt")
+ONNX = Path("models/mnist_cnn.onnx")
 CARD = Path("models/model_card.md")
 METRICS = Path("metrics/metrics.json")
 ERRORS = Path("metrics/errors.csv")
+NEW = Path("metrics/new.csv")
 HISTORY = Path("metrics/history.csv")
 ENVIRONMENT = Path("metrics/environment.json")
 PICTURE = Path("metrics/misclassified.png")

@@ -6,7 +6,7 @@ from typing import TypeVar
 from mnist_pipeline.files import InputError, Record, parse_yaml, read_text, validate
 
 PATH = Path("params.yaml")
-SECTIONS = ("data", "runtime", "train", "evaluate", "save", "log", "machine")
+SECTIONS = ("data", "runtime", "train", "evaluate", "save", "log", "machine", "app")
 
 Schema = TypeVar("Schema", bound=Record)
 

@@ -96,8 +96,9 @@ def join(device: torch.device, params: MachineParams) -> tuple[torch.device, Wor
 
 def meet(backend: str) -> None:
     """Find the other processes; InputError where one does not answer."""
+    own = own_address()
     for name, addresses in psutil.net_if_addrs().items():
-        if own_address() in [each.address for each in addresses]:
+        if own in [each.address for each in addresses]:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
     # Where it is reached and cannot reach the others, gloo would wait for minutes.
     alarm = threading.Timer(2 * PATIENCE, give_up)

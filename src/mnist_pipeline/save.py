@@ -9,11 +9,14 @@ from typing import Any
 import torch
 from pydantic import Field
 
+from mnist_pipeline.export import onnx_bytes
 from mnist_pipeline.files import (
     CARD,
     ENVIRONMENT,
     METRICS,
     MODEL,
+    NEW_TRAIN,
+    ONNX,
     WEIGHTS,
     InputError,
     Record,
@@ -42,8 +45,10 @@ def main() -> None:
     environment = parse_json(read_text(ENVIRONMENT), str(ENVIRONMENT))
     check_accuracy(metrics, floor)
     write_atomically(MODEL, state_dict_bytes(net))
+    write_atomically(ONNX, onnx_bytes(net))
     write_atomically(CARD, card(provenance, numbers, environment).encode())
-    print(f"{MODEL}: {metrics.correct}/{metrics.total} test images right; {CARD} describes it")
+    right = f"{metrics.correct}/{metrics.total} test images right"
+    print(f"{MODEL}, {ONNX}: {right}; {CARD} describes them")
 
 
 def check_accuracy(metrics: Metrics, floor: float) -> None:
@@ -65,10 +70,14 @@ def state_dict_bytes(net: Net) -> bytes:
 def card(provenance: Provenance, numbers: dict[str, Any], environment: dict[str, Any]) -> str:
     """The model card, in Markdown; `numbers` are those of metrics.json."""
     dry = "\n> **A dry run:** trained on one batch to try the pipeline. Not a usable model.\n"
-    official = all(SHA256.get(name) == digest for name, digest in provenance.data.items())
+    new = [name for name in provenance.data if name.startswith(str(NEW_TRAIN))]
+    official = all(
+        SHA256.get(name) == provenance.data[name] for name in provenance.data if name not in new
+    )
     data = "MNIST's training images" if official else "files other than MNIST's published ones"
+    data += "".join(f", and {name}" for name in new)
     measured = {name: value for name, value in numbers.items() if name != "dry_run"}
-    return f"""# mnist_cnn.pt
+    return f"""# mnist_cnn.pt, mnist_cnn.onnx
 {dry if numbers["dry_run"] else ""}
 A network of two convolutions and two linear layers (1,199,882 parameters) that reads
 handwritten digits: 28 × 28 grey values in, log-probabilities of 0-9 out.
@@ -77,8 +86,10 @@ handwritten digits: 28 × 28 grey values in, log-probabilities of 0-9 out.
 net.load_state_dict(torch.load("mnist_cnn.pt", weights_only=True))
 ```
 
-Input: float32 (N, 1, 28, 28), bytes divided by 255, less 0.1307, divided by 0.3081; white
-ink on black, as in MNIST. Made to learn from, not to read cheques: it answers 0-9 to any picture.
+Input of `mnist_cnn.pt`: float32 (N, 1, 28, 28), bytes divided by 255, less 0.1307, divided by
+0.3081. Input of `mnist_cnn.onnx`, for any runtime of ONNX: "images", the bytes themselves, uint8
+(N, 28, 28). White ink on black, as in MNIST. Made to learn from, not to read cheques: it answers
+0-9 to any picture.
 
 ## Data
 Trained on {data}:

@@ -23,10 +23,18 @@ from tqdm import tqdm
 
 from mnist_pipeline import ranks, runtime
 from mnist_pipeline.arithmetic import RuntimeParams
-from mnist_pipeline.batches import draw_seed, shuffle, split
+from mnist_pipeline.batches import Data, draw_seed, read_training_data, shuffle
 from mnist_pipeline.checkpoint import Checkpoint
-from mnist_pipeline.dataset import normalize, read_pairs
-from mnist_pipeline.files import ENVIRONMENT, HISTORY, WEIGHTS, InputError, Record, write_atomically
+from mnist_pipeline.dataset import normalize
+from mnist_pipeline.files import (
+    ENVIRONMENT,
+    HISTORY,
+    NEW_TRAIN,
+    WEIGHTS,
+    InputError,
+    Record,
+    write_atomically,
+)
 from mnist_pipeline.mnist import TRAIN_IMAGES, TRAIN_LABELS
 from mnist_pipeline.model import Net, Provenance, predict, write_weights
 from mnist_pipeline.parallel import MachineParams, PowerOfTwo, Workers
@@ -46,6 +54,7 @@ class TrainParams(Record):
     lr: float = Field(gt=0, description="learning rate of the first epoch")
     gamma: float = Field(gt=0, le=1, description="factor on the learning rate after every epoch")
     validation_fraction: float = Field(ge=0, lt=1, description="share of images held out")
+    new_images_weight: int = Field(ge=1, le=1000, description="times that a new image counts")
     precision: Literal["float32", "bfloat16"] = Field(description="of the products in training")
     dry_run: bool = Field(description="stop after the first batch; the result is marked as such")
 
@@ -62,13 +71,15 @@ def main() -> None:
     processes = ranks.count(machine)
     check_combination(params, platform, processes)
     device = runtime.start(platform)
-    images, labels = read_pairs(TRAIN_IMAGES, TRAIN_LABELS)
+    data, new = read_training_data(
+        params.validation_fraction, params.seed, params.new_images_weight
+    )
     if processes > 1 and not ranks.started_by_torchrun():
         ranks.launch("train", processes)
         return
     device, workers = ranks.join(device, machine)
     start = time.monotonic()
-    provenance = describe(params)
+    provenance = describe(params, new)
     environment = runtime.environment(device, platform.arithmetic)
     # How many epochs there are does not change an epoch: with more, a training goes on.
     work = provenance.model_dump(exclude={"parameters": {"epochs"}}) | {"environment": environment}
@@ -78,7 +89,7 @@ def main() -> None:
         raise InputError(f"train: process {workers.rank}: {what}, found others")
 
     training = Training(params, device, workers)
-    training.run_epochs(images, labels, interval, checkpoint)
+    training.run_epochs(data, interval, checkpoint)
 
     if workers.rank == 0:
         table = pd.DataFrame(training.history).to_csv(index=False, float_format="%.6g")
@@ -137,17 +148,14 @@ class Training:
         self.scheduler.load_state_dict(state["scheduler"])
         self.history = state["history"]
 
-    def run_epochs(
-        self, images: Tensor, labels: Tensor, interval: int, checkpoint: Checkpoint
-    ) -> None:
+    def run_epochs(self, data: Data, interval: int, checkpoint: Checkpoint) -> None:
         """Train the epochs that the checkpoint does not have, and keep the state after each.
 
-        Images are uint8 (N, 28, 28), labels int64 (N,). A dry run neither uses nor keeps states.
+        A dry run neither uses nor keeps states.
         """
         dry_run = self.params.dry_run
         epochs = 1 if dry_run else self.params.epochs
-        indices, held_out = split(labels, self.params.validation_fraction, self.params.seed)
-        images, labels, indices = (each.to(self.device) for each in (images, labels, indices))
+        data = Data(*(tensor.to(self.device) for tensor in data))
         first = self.workers.rank == 0  # the process that keeps states and validates
         alone = self.workers.processes == 1
         with checkpoint.lock(wait=alone) if first else nullcontext():
@@ -158,23 +166,21 @@ class Training:
                 print(f"Resumed after epoch {len(self.history)} of {epochs}")
             for epoch in range(len(self.history) + 1, epochs + 1):
                 row: Row = {"epoch": epoch, "lr": float(self.scheduler.get_last_lr()[0])}
-                row["train_loss"] = self.train_epoch(epoch, images, labels, indices, interval)
+                row["train_loss"] = self.train_epoch(epoch, data, interval)
                 if first:
-                    row |= self.validate(images[held_out], labels[held_out])
+                    row |= self.validate(data.images[data.held_out], data.labels[data.held_out])
                 self.history.append(row)
                 self.scheduler.step()
                 if first and not dry_run:
                     checkpoint.save(self.state_dict(), epoch)
 
-    def train_epoch(
-        self, epoch: int, images: Tensor, labels: Tensor, indices: Tensor, interval: int
-    ) -> float:
-        """One step for each batch of the images at `indices`; the mean of the batches' losses.
+    def train_epoch(self, epoch: int, data: Data, interval: int) -> float:
+        """One step for each batch of what is to be learned; the mean of the batches' losses.
 
         The order depends on (seed, epoch) alone. Raises InputError when the mean is no longer
         finite.
         """
-        batches = shuffle(indices, self.params.seed, epoch, self.params.batch_size)
+        batches = shuffle(data.learned, self.params.seed, epoch, self.params.batch_size)
         batches = batches[:1] if self.params.dry_run else batches
         self.working.train()
         losses = []
@@ -182,7 +188,7 @@ class Training:
         for number, batch in enumerate(
             tqdm(batches, f"epoch {epoch}", leave=False, disable=hidden)
         ):
-            losses.append(self.step(images[batch], labels[batch], (epoch, number)))
+            losses.append(self.step(data.images[batch], data.labels[batch], (epoch, number)))
             if number % interval == 0:
                 tqdm.write(progress_line(epoch, number, batches, losses[-1].item()))
         mean = torch.stack(losses).cpu().double().mean().item()
@@ -242,8 +248,12 @@ def progress_line(epoch: int, number: int, batches: tuple[Tensor, ...], loss: fl
     return f"Train Epoch: {epoch} [{done}/{total} ({percent:.0f}%)]\tLoss: {loss:.6f}"
 
 
-def describe(params: TrainParams) -> Provenance:
-    """What the weights are trained with, for their file."""
-    paths = (TRAIN_IMAGES, TRAIN_LABELS)
+def describe(params: TrainParams, new: list[str]) -> Provenance:
+    """What the weights are trained with, for their file; `new` are the names of new images."""
+    paths, parameters = (TRAIN_IMAGES, TRAIN_LABELS), params.model_dump()
     data = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-    return Provenance(dry_run=params.dry_run, parameters=params.model_dump(), data=data)
+    if new:
+        data[f"{NEW_TRAIN}: {len(new)} images"] = hashlib.sha256("".join(new).encode()).hexdigest()
+    else:
+        del parameters["new_images_weight"]  # which then changes nothing
+    return Provenance(dry_run=params.dry_run, parameters=parameters, data=data)

@@ -59,7 +59,7 @@ def test_a_process_that_is_gone_is_one_line(monkeypatch):
 @pytest.mark.parametrize("micro_batches", [2, 4, 8])
 def test_parts_add_up_to_the_whole_batchs_gradient(monkeypatch, size, micro_batches):
     """To rounding of float64; also where the parts are unequal, or more than the images."""
-    images, labels, _ = noise(size)
+    images, labels, *_ = noise(size)
     gradients = []
     for count in (1, micro_batches):
         run = training(micro_batches=count)
@@ -75,7 +75,7 @@ def test_the_number_of_threads_shows_in_no_bit():
     weights = []
     for threads in (1, 2, 5):
         run = training(threads=threads, batch_size=16, micro_batches=4)
-        run.train_epoch(1, *noise(50), interval=1000)
+        run.train_epoch(1, noise(50), interval=1000)
         weights.append(torch.cat([each.flatten() for each in run.net.parameters()]))
     assert torch.equal(weights[0], weights[1])
     assert torch.equal(weights[0], weights[2])

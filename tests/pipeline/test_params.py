@@ -8,6 +8,7 @@ from conftest import ROOT
 from mnist_pipeline import arithmetic, download, evaluate, parallel, save, train
 from mnist_pipeline.files import InputError, Record
 from mnist_pipeline.params import SECTIONS, load_params
+from mnist_pipeline.use import spool
 
 SCHEMAS: dict[str, type[Record]] = {
     "data": download.DataParams,
@@ -17,6 +18,7 @@ SCHEMAS: dict[str, type[Record]] = {
     "save": save.SaveParams,
     "log": train.LogParams,
     "machine": parallel.MachineParams,
+    "app": spool.AppParams,
 }
 GOOD = (ROOT / "params.yaml").read_text()
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from benchmarks.classic import Net
@@ -17,6 +18,8 @@ from ruamel.yaml import YAML
 
 from mnist_pipeline.__main__ import COMPUTING
 from mnist_pipeline.dataset import read_pairs
+from mnist_pipeline.files import NEW_TEST, NEW_TRAIN, write_atomically
+from mnist_pipeline.new_images import encode, place, read_new
 
 STAGES = ["download", "train", "evaluate", "save"]  # each one needs what the one before it wrote
 PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")
@@ -116,7 +119,8 @@ def test_no_stage_reads_data_it_does_not_need():
         stage: [dep for dep in PIPELINE["stages"][stage]["deps"] if dep.startswith("data/")]
         for stage in STAGES
     }
-    assert read == {"download": [], "train": TRAINING_DATA, "evaluate": TEST_DATA, "save": []}
+    training, testing = [*TRAINING_DATA, str(NEW_TRAIN)], [*TEST_DATA, str(NEW_TEST)]
+    assert read == {"download": [], "train": training, "evaluate": testing, "save": []}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -191,6 +195,7 @@ def test_two_runs_give_the_same_bytes(twins):
         ("evaluate", {"batch_size": 7}, {"evaluate"}),
         ("save", {"min_accuracy": 0.1}, {"save"}),
         ("log", {"interval": 1}, set()),
+        ("app", {"spool": 1}, set()),
     ],
 )
 def test_a_changed_parameter_reruns(twins, section, change, stale):
@@ -200,6 +205,32 @@ def test_a_changed_parameter_reruns(twins, section, change, stale):
     found = json.loads(dvc(twins[1], "status", "--json").stdout)
     (twins[1] / "params.yaml").write_bytes(before)
     assert found.keys() == stale
+
+
+@pytest.mark.parametrize(("folder", "stale"), [(NEW_TRAIN, {"train"}), (NEW_TEST, {"evaluate"})])
+def test_a_new_picture_reruns(twins, folder, stale):
+    """One to train with concerns train first, one to test with evaluate, and no other stage."""
+    images = (np.full((28, 28), grey, np.uint8) for grey in range(256))
+    image = next(each for each in images if place(each, 1).parent == folder)
+    path = twins[1] / place(image, 1)
+    path.write_bytes(encode(image))
+    found = json.loads(dvc(twins[1], "status", "--json").stdout)
+    path.unlink()
+    assert found.keys() == stale
+
+
+def test_pictures_of_two_branches_merge(tmp_path):
+    """By plain git, without a conflict, and each is what a stage may read."""
+    repo = copy_of_project(tmp_path)
+    for branch, greys in (("one", range(20)), ("two", range(20, 40))):
+        git(repo, "switch", "--quiet", "--create", branch, "main")
+        for grey in greys:
+            image = np.full((28, 28), grey, np.uint8)
+            write_atomically(repo / place(image, grey % 10), encode(image))
+        git(repo, "add", "data/new")
+        git(repo, "commit", "--quiet", "--message=pictures")
+    git(repo, "merge", "--quiet", "--no-edit", "one")
+    assert sum(len(read_new(repo / folder)[0]) for folder in (NEW_TRAIN, NEW_TEST)) == 40
 
 
 def test_the_classic_program_can_use_the_model(twins):

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Adadelta
 
 from mnist_pipeline import train
-from mnist_pipeline.batches import draw_seed, split
+from mnist_pipeline.batches import Data, draw_seed, split
 from mnist_pipeline.dataset import normalize, read_pairs
 from mnist_pipeline.files import ENVIRONMENT, HISTORY, WEIGHTS, InputError
 from mnist_pipeline.mnist import TRAIN_IMAGES, TRAIN_LABELS
@@ -28,6 +28,7 @@ PARAMS = train.TrainParams(
     lr=1.0,
     gamma=0.7,
     validation_fraction=0.1,
+    new_images_weight=1,
     precision="float32",
     dry_run=False,
 )
@@ -40,11 +41,11 @@ def training(threads: int = 2, **changes) -> train.Training:
     return train.Training(params, torch.device("cpu"), Workers(threads))
 
 
-def noise(size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Random images, labels that are each digit in turn, and all the indices."""
+def noise(size: int) -> Data:
+    """Random images, labels that are each digit in turn, all to be learned."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (size, 28, 28), dtype=torch.uint8, generator=generator)
-    return images, torch.arange(size) % 10, torch.arange(size)
+    return Data(images, torch.arange(size) % 10, torch.arange(size), torch.arange(0))
 
 
 def test_split_is_stratified_disjoint_and_complete():
@@ -79,7 +80,7 @@ def test_an_epoch_depends_on_seed_and_epoch_alone(monkeypatch):
 
         run = training(seed=seed, threads=1)
         monkeypatch.setattr(run, "gradient", gradient)
-        run.train_epoch(number, images, torch.zeros(200), torch.arange(200), 1000)
+        run.train_epoch(number, noise(200)._replace(images=images), 1000)
         assert len(set(drawn)) == 100  # each part of each batch has a dropout of its own
         return order, sum(drawn)
 
@@ -121,7 +122,7 @@ def test_steps_are_the_classic_loop(workspace, monkeypatch, dtype, steps, rel):
 
 def test_progress_lines_are_the_notes_own_and_come_at_the_interval(capsys):
     """Batches 0, 2, 4 of 5 at an interval of 2: epoch, images done of all, percent, loss."""
-    training().train_epoch(3, *noise(20), interval=2)
+    training().train_epoch(3, noise(20), interval=2)
     lines = [line.split("\tLoss: ") for line in capsys.readouterr().out.splitlines()]
     expected = [f"Train Epoch: 3 [{n}/20 ({5 * n}%)]" for n in (0, 8, 16)]
     assert [line[0] for line in lines] == expected
@@ -131,7 +132,7 @@ def test_progress_lines_are_the_notes_own_and_come_at_the_interval(capsys):
 def test_infinite_loss_is_refused():
     """A learning rate that blows up ends the training with one line that names it."""
     with pytest.raises(InputError, match=r"train.lr: expected a finite loss in epoch 1, found "):
-        training(lr=1e30).train_epoch(1, *noise(30), interval=1000)
+        training(lr=1e30).train_epoch(1, noise(30), interval=1000)
 
 
 def test_bfloat16_repeats_bit_by_bit_and_stays_near_float32():
@@ -139,7 +140,7 @@ def test_bfloat16_repeats_bit_by_bit_and_stays_near_float32():
     losses, weights = {}, []
     for precision in ("float32", "bfloat16", "bfloat16"):
         run = training(precision=precision, batch_size=16)
-        losses[precision] = run.train_epoch(1, *noise(48), interval=1000)
+        losses[precision] = run.train_epoch(1, noise(48), interval=1000)
         weights.append(torch.cat([tensor.flatten() for tensor in run.net.parameters()]))
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
     assert weights[1].dtype == torch.float32

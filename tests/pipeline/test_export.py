@@ -1,0 +1,87 @@
+"""The ONNX file: the same answers as torch's, from the same bytes everywhere."""
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from conftest import ROOT
+
+from mnist_pipeline.dataset import normalize, read_pairs
+from mnist_pipeline.download import fetch
+from mnist_pipeline.export import onnx_bytes
+from mnist_pipeline.mnist import TEST_IMAGES, TEST_LABELS
+from mnist_pipeline.model import Net
+
+SAME = """import hashlib, torch
+from mnist_pipeline.export import onnx_bytes
+from mnist_pipeline.model import Net
+torch.manual_seed(3)
+print(hashlib.sha256(onnx_bytes(Net())).hexdigest())
+"""
+
+
+@pytest.fixture(scope="module")
+def net():
+    """A network as sure of itself as a trained one."""
+    torch.manual_seed(3)
+    net = Net().eval()
+    with torch.no_grad():
+        net.fc2.weight *= 100
+    return net
+
+
+def compare(net: Net, images: torch.Tensor) -> None:
+    """torch and onnxruntime agree on each log-probability, and on each answer."""
+    session = onnxruntime.InferenceSession(onnx_bytes(net))
+    for part in images.split(500):
+        with torch.no_grad():
+            expected = net(normalize(part)).numpy()
+        (found,) = session.run(None, {"images": part.numpy()})
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+        assert (found.argmax(axis=1) == expected.argmax(axis=1)).all()
+
+
+def test_same_answers_on_the_digits(net, workspace):
+    """From the raw bytes: the normalisation is inside."""
+    compare(net, read_pairs(TEST_IMAGES, TEST_LABELS)[0])
+
+
+@pytest.mark.skipif("MNIST_MIRROR" not in os.environ, reason="MNIST_MIRROR names no mirror")
+def test_same_answers_on_mnist(net, tmp_path):
+    """On all 10,000 test images."""
+    for path in (TEST_IMAGES, TEST_LABELS):
+        fetch(path.name, tmp_path, [os.environ["MNIST_MIRROR"]])
+    images, _ = read_pairs(tmp_path / TEST_IMAGES.name, tmp_path / TEST_LABELS.name)
+    assert len(images) == 10_000
+    compare(net, images)
+
+
+def test_bytes_depend_on_the_weights_alone(net, tmp_path):
+    """Neither on the process, nor on the folder; and they name no path."""
+    torch.manual_seed(3)
+    here = onnx_bytes(Net())
+    command = [sys.executable, "-c", SAME]
+    there = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert there.stdout.strip() == hashlib.sha256(here).hexdigest()
+    assert str(ROOT).encode() not in here
+    assert here != onnx_bytes(net)
+
+
+def test_format(net):
+    """A valid file, uint8 (N, 28, 28) in, float32 (N, 10) out, for any N."""
+    content = onnx_bytes(net)
+    onnx.checker.check_model(onnx.load_from_string(content), full_check=True)
+    session = onnxruntime.InferenceSession(content)
+    (images,), (answers,) = session.get_inputs(), session.get_outputs()
+    assert (images.name, images.type, images.shape) == ("images", "tensor(uint8)", ["N", 28, 28])
+    assert (answers.type, answers.shape) == ("tensor(float)", ["N", 10])
+    for count in (1, 3):
+        assert (
+            session.run(None, {"images": np.zeros((count, 28, 28), np.uint8)})[0].shape[0] == count
+        )

@@ -1,0 +1,135 @@
+"""New images: where each belongs, what a file there must be, and what a training makes of them."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from conftest import refusal, set_params
+from PIL import Image
+
+from mnist_pipeline import evaluate, train
+from mnist_pipeline.batches import read_training_data
+from mnist_pipeline.files import METRICS, NEW, NEW_TEST, NEW_TRAIN, WEIGHTS, InputError
+from mnist_pipeline.files import write_atomically as write
+from mnist_pipeline.metrics import parse_metrics
+from mnist_pipeline.model import read_weights
+from mnist_pipeline.new_images import digest, encode, place, read_new
+
+
+def image(number: int) -> np.ndarray:
+    """One of many images, (28, 28)."""
+    return np.random.default_rng(number).integers(0, 256, (28, 28)).astype(np.uint8)
+
+
+def add(count: int, folder=None) -> list[str]:
+    """Put new images where they belong, or where they would in this folder alone; their names."""
+    places = [(place(image(number), number % 10), image(number)) for number in range(count)]
+    kept = [(path, one) for path, one in places if folder in (None, path.parent)]
+    for path, one in kept:
+        write(path, encode(one))
+    return sorted(path.name for path, _ in kept)
+
+
+def test_place_depends_on_the_pixels_alone():
+    """One in five is for testing, whatever its label: a corrected label moves nothing."""
+    paths = [place(image(number), 3) for number in range(500)]
+    share = sum(path.parent == NEW_TEST for path in paths) / 500
+    assert 0.15 < share < 0.25
+    assert {path.parent for path in paths} == {NEW_TRAIN, NEW_TEST}
+    for number, path in enumerate(paths[:20]):
+        other = place(image(number), 4)
+        assert other == path.with_name(f"4-{digest(image(number))}.png")
+
+
+def test_what_is_written_is_read(workspace):
+    """Names in order, images and labels; nothing where there is no folder, or only .gitkeep."""
+    assert [len(part) for part in read_new(NEW_TRAIN)] == [0, 0, 0]
+    write(NEW_TRAIN / ".gitkeep", b"")
+    assert read_new(NEW_TRAIN)[1].shape == (0, 28, 28)
+    expected = add(20, NEW_TRAIN)
+    names, images, labels = read_new(NEW_TRAIN)
+    assert names == expected
+    assert [digest(one) for one in images] == [name[2:-4] for name in names]
+    assert labels.tolist() == [int(name[0]) for name in names]
+
+
+def png(picture: Image.Image, kind: str = "PNG") -> bytes:
+    content = io.BytesIO()
+    picture.save(content, kind)
+    return content.getvalue()
+
+
+TRAINED = next(number for number in range(50) if place(image(number), 1).parent == NEW_TRAIN)
+TESTED = next(number for number in range(50) if place(image(number), 1).parent == NEW_TEST)
+NAME = place(image(TRAINED), 1).name
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("seven.png", b"", "expected a name like 7-0123456789abcdef.png"),
+        (NAME.replace("png", "PNG"), b"", "expected a name like"),
+        (f"x{NAME[1:]}", b"", "expected a name like"),
+        (NAME, b"hello", "expected a picture, found: cannot identify"),
+        (NAME, png(Image.new("L", (28, 27))), r"expected PNG L 28 × 28 .* found PNG L 28 × 27"),
+        (NAME, png(Image.new("RGB", (28, 28))), r"expected PNG L .* found PNG RGB"),
+        (NAME, png(Image.new("L", (28, 28)), "BMP"), r"expected PNG L .* found BMP L"),
+        (NAME, png(Image.new("L", (28, 28))), "by its pixels, expected data/new/"),
+        (place(image(TESTED), 1).name, encode(image(TESTED)), "expected data/new/test/1-"),
+    ],
+)
+def test_malformed_file_is_refused(workspace, capsys, name, content, reason):
+    """Name, format, size, mode, pixels, folder: one line with the file, from the stage itself."""
+    write(NEW_TRAIN / name, content)
+    assert refusal(train.main, capsys).startswith(f"{NEW_TRAIN / name}: ")
+    with pytest.raises(InputError, match=reason):
+        read_new(NEW_TRAIN)
+
+
+def test_two_labels_for_one_image_are_refused(workspace):
+    """Somebody must decide."""
+    for label in (1, 2):
+        write(place(image(TRAINED), label), encode(image(TRAINED)))
+    with pytest.raises(InputError, match=f"2{NAME[1:]}: expected one label .* found {NAME} too"):
+        read_new(NEW_TRAIN)
+
+
+def test_training_data_with_new_images(workspace):
+    """MNIST's split stays; none of the new ones is held out; each is there as often as asked."""
+    before, _ = read_training_data(0.1, seed=1, weight=1)
+    names = add(20, NEW_TRAIN)
+    data, found = read_training_data(0.1, seed=1, weight=3)
+    assert found == names
+    assert torch.equal(data.held_out, before.held_out)
+    known = len(before.labels)
+    assert torch.equal(data.learned[: len(before.learned)], before.learned)
+    assert data.learned[len(before.learned) :].tolist() == 3 * list(
+        range(known, known + len(names))
+    )
+    assert data.labels[known:].tolist() == [int(name[0]) for name in names]
+
+
+def test_stages_with_and_without_new_images(workspace):
+    """Without any the weights name none; with some, weights, metrics and new.csv do."""
+    set_params(train={"epochs": 1, "dry_run": True}, machine={"threads": 1})
+    train.main()
+    evaluate.main()
+    assert NEW.read_text() == "name,label,predicted,confidence\n"
+    assert "new" not in parse_metrics(METRICS.read_text()).model_dump()
+    provenance = read_weights(WEIGHTS)[1]
+    assert "new_images_weight" not in provenance.parameters
+    assert len(provenance.data) == 2
+    names = add(40)
+    train.main()
+    evaluate.main()
+    provenance = read_weights(WEIGHTS)[1]
+    assert provenance.parameters["new_images_weight"] == 10
+    rows = [line.split(",") for line in NEW.read_text().splitlines()[1:]]
+    tested = [name for name in names if (NEW_TEST / name).exists()]
+    assert [row[0] for row in rows] == tested
+    assert all(row[1] == row[0][0] for row in rows)
+    right = sum(row[1] == row[2] for row in rows)
+    new = parse_metrics(METRICS.read_text()).model_dump()["new"]
+    assert new == {"correct": right, "total": len(tested)}
+    assert f"data/new/train: {len(names) - len(tested)} images" in provenance.data
