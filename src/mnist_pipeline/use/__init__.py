@@ -1,0 +1,1 @@
+"""The model in use: pictures in, digits out, without torch."""

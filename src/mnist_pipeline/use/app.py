@@ -1,0 +1,144 @@
+"""Tool app: a page on this machine to draw a digit on, and to see what the network sees.
+
+python -m mnist_pipeline app
+"""
+
+import argparse
+import io
+import socket
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import uvicorn
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import Path as Segment
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+from fastapi.staticfiles import StaticFiles
+
+from mnist_pipeline.files import InputError
+from mnist_pipeline.params import load_params
+from mnist_pipeline.use import network, versions
+from mnist_pipeline.use.digit import read_digit
+from mnist_pipeline.use.spool import AppParams, keep
+
+HOST, PAGE = "127.0.0.1", Path(__file__).parent / "page"
+BODY = 20_000_000  # bytes that a picture may have
+EVERY = 60  # seconds between looks at the repository's tags
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; form-action 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+class Served:
+    """The network in service; another takes its place while requests go on."""
+
+    def __init__(self, net: network.Network) -> None:
+        self.network = net
+        self.problem = ""  # why the version in the stage is not in service
+
+    def follow(self, repository: str, stage: str) -> None:
+        """Look for another version in the stage, for ever."""
+        while True:
+            time.sleep(EVERY)
+            before, self.problem = self.problem, self.update(repository, stage)
+            if self.problem not in ("", before):
+                print("warning:", self.problem, file=sys.stderr)
+
+    def update(self, repository: str, stage: str) -> str:
+        """Serve the version in the stage; what went wrong, in which case the old one stays."""
+        try:
+            found = versions.find(versions.read_tags(repository), stage, None)
+            if found.name != self.network.version:
+                self.network = network.load(versions.fetch(repository, found), *found)
+                print(f"Now serving {found.name}")
+        except (InputError, OSError) as error:
+            return " ".join(str(error).split())
+        return ""
+
+
+def make_app(served: Served, port: int, most: int) -> FastAPI:
+    """The page and what it asks for; `most` corrections may wait in the spool."""
+    app = FastAPI(openapi_url=None)
+    own = (f"{HOST}:{port}", f"localhost:{port}")
+
+    @app.middleware("http")
+    async def guard(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
+        """Refuse what another site's page sends, also under a name of its own for 127.0.0.1."""
+        host, origin = request.headers.get("host"), request.headers.get("origin")
+        if host not in own or origin not in (None, *(f"http://{name}" for name in own)):
+            return JSONResponse({"detail": "This page answers to itself alone."}, 403, HEADERS)
+        response = await go_on(request)
+        response.headers.update(HEADERS)
+        return response
+
+    @app.exception_handler(InputError)
+    async def bad_picture(_: Request, error: InputError) -> Response:
+        return JSONResponse({"detail": str(error)}, 400)
+
+    @app.post("/predict")
+    async def predict(request: Request) -> dict[str, Any]:
+        return await run_in_threadpool(answer, served.network, await read_body(request))
+
+    @app.post("/corrections/{label}")
+    async def correct(
+        request: Request, label: Annotated[int, Segment(ge=0, le=9)]
+    ) -> dict[str, str]:
+        picture = io.BytesIO(await read_body(request))
+        await run_in_threadpool(lambda: keep(read_digit(picture), label, most))
+        return {"detail": f"kept as a {label}, for somebody to look at"}
+
+    @app.get("/version")
+    async def version() -> dict[str, str]:
+        net = served.network
+        which = {"version": net.version, "commit": net.commit, "sha256": net.sha256}
+        return which | {"problem": served.problem}
+
+    app.mount("/", StaticFiles(directory=PAGE, html=True))
+    return app
+
+
+def answer(net: network.Network, picture: bytes) -> dict[str, Any]:
+    """What the network says of a picture, and what it saw."""
+    image = read_digit(io.BytesIO(picture))
+    return {"probabilities": net.probabilities(image).tolist(), "pixels": image.ravel().tolist()}
+
+
+async def read_body(request: Request) -> bytes:
+    """A picture in a request's body; refused as soon as it is too long."""
+    if not request.headers.get("content-type", "").startswith("image/"):
+        raise HTTPException(415, "expected a picture, found another type")
+    content = bytearray()
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > BODY:
+            raise HTTPException(413, f"expected at most {BODY // 1_000_000} MB, found more")
+    return bytes(content)
+
+
+def main() -> None:
+    """Serve the page on 127.0.0.1 until Ctrl-C."""
+    parser = argparse.ArgumentParser(description="Serve a page to draw digits on.")
+    parser.add_argument("--port", type=int, default=8000, help="on 127.0.0.1 (default: 8000)")
+    network.add_options(parser)
+    options = parser.parse_args()
+    served = Served(network.choose(options))
+    try:
+        listener = socket.create_server((HOST, options.port))
+    except (OSError, OverflowError) as error:
+        raise InputError(f"--port: expected a free one, found {options.port}: {error}") from error
+    if options.stage:
+        follow = (options.repository or ".", options.stage)
+        threading.Thread(target=served.follow, args=follow, daemon=True).start()
+    port = listener.getsockname()[1]
+    print(f"Serving {served.network.version} on http://{HOST}:{port}\nCtrl-C stops it.")
+    app = make_app(served, port, load_params("app", AppParams).spool)
+    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])

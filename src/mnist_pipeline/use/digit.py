@@ -1,0 +1,164 @@
+"""One picture of a digit, as MNIST would have it: 28 × 28 bytes, white ink on black.
+
+MNIST's own recipe: the digit's longer side is 20 pixels, its aspect is kept, and its centre of mass
+lies in the middle. Source: Y. LeCun et al., Gradient-based learning applied to document
+recognition, Proceedings of the IEEE 86, 1998, section III.A.
+"""
+
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
+from scipy import ndimage
+
+from mnist_pipeline.files import InputError
+from mnist_pipeline.mnist import SIDE
+
+DIGIT, CENTRE = 20, 14.0  # pixels of the longer side; the index that the centre of mass gets
+PIXELS = 50_000_000  # that a picture may have
+Image.MAX_IMAGE_PIXELS = None  # Pillow's limit, which warns first: the one above takes its place
+WORKING = 400  # pixels of the longer side: enough to see a digit
+FAINT = 12  # of 255: less contrast is no digit
+STEP = 8  # pixels: so many points are enough to see the light
+REACH = 16  # of them: half the gap that a broken stroke may have
+ANOTHER = 0.4  # of the largest part's ink: as much is another digit
+DIRT = 0.03  # of the largest part's size: less is dirt
+
+Grey = NDArray[np.float64]  # (H, W)
+
+
+def read_digit(file: Path | BinaryIO) -> NDArray[np.uint8]:
+    """The digit on a picture, as uint8 (28, 28). What has MNIST's form already stays as it is.
+
+    Raises InputError for what Pillow cannot read, for more than 50 million pixels, and as
+    `to_mnist` does; OSError where there is no file.
+    """
+    picture = read_picture(file)
+    grey = np.asarray(picture)
+    margin = grey[:2].any() or grey[:, :2].any()
+    if grey.shape == (SIDE, SIDE) and grey.any() and not margin:
+        return grey  # white on black, as MNIST has it
+    picture.thumbnail((WORKING, WORKING), Image.Resampling.BOX)
+    return to_mnist(np.asarray(picture.filter(ImageFilter.MedianFilter(3)), dtype=np.float64))
+
+
+def read_picture(file: Path | BinaryIO) -> Image.Image:
+    """A picture, upright and grey."""
+    try:
+        with Image.open(file) as picture:
+            if picture.format == "EPS":  # a program, which Pillow would let Ghostscript run
+                raise UnidentifiedImageError
+            if picture.width * picture.height > PIXELS:  # before it is decoded
+                size = f"{picture.width} × {picture.height}"
+                raise InputError(f"expected at most {PIXELS:,} pixels, found {size}")
+            return ImageOps.exif_transpose(flatten(picture)).convert("L")
+    except FileNotFoundError:
+        raise
+    except (OSError, SyntaxError, ValueError) as error:
+        unknown = isinstance(error, UnidentifiedImageError)
+        found = "something else" if unknown else f"a broken one: {error}"
+        raise InputError(f"expected a picture, found {found}") from error
+
+
+def flatten(picture: Image.Image) -> Image.Image:
+    """A picture of 8 bits, with white where it is transparent."""
+    if picture.mode[0] in "IF":  # 16 or 32 bits, which Pillow would cut off at 255
+        values = np.asarray(picture, dtype=np.float64)
+        return Image.fromarray((255 * values / max(values.max(), 1)).clip(0).astype(np.uint8))
+    if picture.has_transparency_data:
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture.convert("RGBA"))
+    return picture
+
+
+def to_mnist(grey: Grey) -> NDArray[np.uint8]:
+    """The digit in a grey picture, dark on light or light on dark, as uint8 (28, 28).
+
+    Raises InputError where there is no digit, or more than one.
+    """
+    ink = find_ink(grey)
+    mask = find_digit(ink)
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return centre(shrink((ink * mask)[box]))
+
+
+def find_ink(grey: Grey) -> Grey:
+    """How much ink there is at each pixel, 0 to 1, whatever the light and the paper's colour.
+
+    The paper is a smooth surface. Ink is what departs from it, to the side with the longer tail.
+    """
+    smooth = ndimage.gaussian_filter(grey, min(grey.shape) / 300)
+    depth = smooth - fit_paper(smooth)
+    depth *= np.sign((depth**3).sum()) or 1.0
+    noise = 1.4826 * np.median(np.abs(depth - np.median(depth)))  # a standard deviation
+    strength = depth[depth > otsu(depth)].mean() if depth.max() >= FAINT else 0.0
+    if strength < max(FAINT, 5 * noise):
+        raise InputError("expected a digit, found an empty or a full picture")
+    floor = max(0.08 * strength, 3 * noise)
+    ink: Grey = np.clip((depth - floor) / (strength - floor), 0, 1)
+    return ink
+
+
+def fit_paper(grey: Grey) -> Grey:
+    """The surface of second degree that most of the pixels lie on, (H, W)."""
+    y, x = np.indices(grey.shape) / max(grey.shape)
+    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], -1)  # (H, W, 6)
+    some, values = terms[::STEP, ::STEP].reshape(-1, 6), grey[::STEP, ::STEP].ravel()
+    distance = np.abs(values - np.median(values))
+    for _ in range(10):  # least squares over the pixels near the last surface
+        near = distance <= max(2.5 * 1.4826 * np.median(distance), 2.0)
+        surface = np.linalg.lstsq(some[near], values[near], rcond=None)[0]
+        distance = np.abs(values - np.clip(some @ surface, 0, 255))
+    paper: Grey = np.clip(terms @ surface, 0, 255)
+    return paper
+
+
+def otsu(values: Grey) -> float:
+    """The threshold that separates two classes best. Source: N. Otsu, IEEE Trans. SMC 9, 1979."""
+    counts, edges = np.histogram(values, 128)
+    middles = (edges[1:] + edges[:-1]) / 2
+    below = counts.cumsum()
+    above = below[-1] - below
+    total = (counts * middles).cumsum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gap = total / below - (total[-1] - total) / above
+    return float(middles[np.nanargmax(below * above * gap**2)])
+
+
+def find_digit(ink: Grey) -> NDArray[np.bool_]:
+    """Where the digit is, (H, W): the largest group of parts that lie near each other."""
+    strong = ink > 0.15
+    grown = ndimage.distance_transform_edt(~strong) <= REACH
+    groups, count = ndimage.label(grown, np.ones((3, 3)))
+    amounts = ndimage.sum_labels(ink * strong, groups, range(1, count + 1))
+    order = np.argsort(amounts)
+    if count > 1 and amounts[order[-2]] > ANOTHER * amounts[order[-1]]:
+        raise InputError("expected one digit, found several")
+    mask = strong & (groups == order[-1] + 1)
+    parts, number = ndimage.label(mask, np.ones((3, 3)))
+    sizes = ndimage.sum_labels(mask, parts, range(1, number + 1))
+    kept: NDArray[np.bool_] = np.isin(parts, np.flatnonzero(sizes >= DIRT * sizes.max()) + 1)
+    return kept
+
+
+def shrink(ink: Grey) -> Grey:
+    """The digit with a longer side of 20 pixels."""
+    scale = DIGIT / max(ink.shape)
+    height, width = (max(1, round(side * scale)) for side in ink.shape)
+    picture = Image.fromarray(ink.astype(np.float32))
+    method = Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC
+    return np.clip(np.asarray(picture.resize((width, height), method), dtype=np.float64), 0, 1)
+
+
+def centre(ink: Grey) -> NDArray[np.uint8]:
+    """At most 20 × 20 on a field of 28 × 28, its centre of mass at index 14."""
+    corner = [
+        int(np.clip(round(CENTRE - mass), 0, SIDE - side))
+        for mass, side in zip(ndimage.center_of_mass(ink), ink.shape, strict=True)
+    ]
+    field = np.zeros((SIDE, SIDE))
+    field[corner[0] :, corner[1] :][: ink.shape[0], : ink.shape[1]] = ink / ink.max()
+    return np.round(field * 255).astype(np.uint8)

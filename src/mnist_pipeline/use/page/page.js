@@ -1,0 +1,142 @@
+const $ = (id) => document.getElementById(id);
+const paper = $("paper"), ink = paper.getContext("2d"), SIDE = paper.width, STEP = SIDE / 28;
+const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const bars = Array.from({ length: 10 }, () => $("bars").appendChild(document.createElement("li")));
+const percent = (part) => `${(100 * part).toFixed(1)}\u00a0%`;
+const place = (event) => [event.offsetX, event.offsetY].map((v) => (v * SIDE) / paper.clientWidth);
+const sentence = (text = "") => text && text[0].toUpperCase() + text.slice(1).replace(/\.?$/, ".");
+let at, timer; // where the pen is; when the drawing will be sent
+let picture, failed; // the last one sent; whether the server did not answer
+let newest = 0, shown = 0; // pictures are numbered: the last one, and the last one answered
+
+function clear() {
+  timer = clearTimeout(timer);
+  picture = null;
+  shown = ++newest; // answers that are on their way come too late
+  ink.fillStyle = "white";
+  ink.fillRect(0, 0, SIDE, SIDE);
+  $("pen").className = "";
+  move([SIDE / 2, SIDE / 2]);
+  show("");
+}
+
+function move(to) {
+  at = to.map((value) => Math.min(Math.max(value, 0), SIDE));
+  [$("pen").style.left, $("pen").style.top] = at.map((value) => `${(100 * value) / SIDE}%`);
+}
+
+function draw(to) {
+  Object.assign(ink, { lineWidth: SIDE / 14, lineCap: "round", lineJoin: "round" });
+  ink.beginPath();
+  ink.moveTo(...at);
+  move(to);
+  ink.lineTo(at[0] + 0.01, at[1]); // without any length there would be no dot
+  ink.stroke();
+  timer ??= setTimeout(sendDrawing, 150);
+}
+
+function sendDrawing() {
+  timer = clearTimeout(timer);
+  const mine = ++newest;
+  paper.toBlob((blob) => send(blob, mine));
+}
+
+async function take(file) {
+  if (!file) return;
+  clear();
+  const mine = ++newest, bytes = await file.arrayBuffer().catch(() => null);
+  if (!bytes) return show("This file cannot be read.");
+  send(new Blob([bytes], { type: file.type }), mine);
+  const photo = await createImageBitmap(file).catch(() => null);
+  if (!photo || mine < newest) return; // only the server can read it, or it was cleared
+  const scale = SIDE / Math.max(photo.width, photo.height);
+  ink.drawImage(photo, 0, 0, photo.width * scale, photo.height * scale);
+}
+
+async function send(blob, mine) {
+  if (mine <= shown) return;
+  picture = blob;
+  const answer = await post("/predict");
+  if (mine <= shown) return;
+  shown = mine;
+  failed = !answer;
+  show(sentence(answer?.detail), answer?.probabilities, answer?.pixels);
+}
+
+async function correct(label) {
+  const reply = await post(`/corrections/${label}`);
+  $("kept").textContent = sentence(reply?.detail);
+}
+
+function post(path) {
+  const headers = { "Content-Type": picture.type || "application/octet-stream" };
+  return request(path, { method: "POST", body: picture, headers });
+}
+
+async function request(path, options) {
+  const reply = await fetch(path, options).catch(() => null);
+  $("gone").textContent = reply ? "" : "The server does not answer.";
+  return reply?.json().catch(() => ({ detail: "the server failed" }));
+}
+
+function show(words, probabilities = [], pixels = []) {
+  const best = probabilities.indexOf(Math.max(...probabilities)); // -1 where there are none
+  const parts = probabilities.map(percent);
+  $("digit").textContent = parts[best] && best;
+  const article = best === 8 ? "an" : "a";
+  $("words").textContent = parts[best] ? `It is ${article} ${best} (${parts[best]}).` : words;
+  bars.forEach((bar, digit) => {
+    bar.innerHTML = `${digit} <i></i> <span>${parts[digit] ?? ""}</span>`;
+    bar.className = digit === best ? "best" : "";
+    bar.style.setProperty("--part", probabilities[digit] ?? 0);
+  });
+  $("labels").hidden = best < 0;
+  $("kept").textContent = "";
+  const image = new ImageData(28, 28);
+  pixels.forEach((grey, index) => image.data.set([grey, grey, grey, 255], 4 * index));
+  $("seen").getContext("2d").putImageData(image, 0, 0);
+}
+
+async function look() {
+  const net = await request("/version");
+  if (!net?.sha256) return;
+  const name = `${net.version} · ${(net.commit || net.sha256).slice(0, 8)}`;
+  if (picture && (failed || name !== $("version").textContent)) send(picture, ++newest);
+  $("version").textContent = name;
+  $("version").title = `${net.version}\ncommit: ${net.commit || "none"}\nsha256: ${net.sha256}`;
+  $("problem").textContent = sentence(net.problem);
+}
+
+paper.onpointerdown = (event) => {
+  if (event.button || !event.isPrimary) return;
+  paper.setPointerCapture(event.pointerId);
+  move(place(event));
+  draw(at);
+};
+paper.onpointermove = (event) => {
+  if (paper.hasPointerCapture(event.pointerId)) draw(place(event));
+};
+paper.onlostpointercapture = sendDrawing;
+paper.onkeydown = (event) => {
+  const [x, y] = KEYS[event.key] ?? [0, 0], space = event.key === " ";
+  if (!(x || y || space) || event.ctrlKey || event.altKey || event.metaKey) return;
+  event.preventDefault(); // no scrolling
+  if (space && !event.repeat) $("pen").classList.toggle("down");
+  const to = [at[0] + STEP * x, at[1] + STEP * y];
+  $("pen").className ? draw(to) : move(to);
+};
+addEventListener("keydown", (event) => event.key === "Escape" && clear());
+ondragover = (event) => event.preventDefault();
+ondrop = (event) => (event.preventDefault(), take(event.dataTransfer.files[0]));
+addEventListener("paste", (event) => take(event.clipboardData.files[0]));
+$("clear").onclick = clear;
+$("file").onchange = (event) => take(event.target.files[0]);
+$("file").onclick = (event) => (event.target.value = ""); // the same file may be chosen again
+bars.forEach((bar, label) => {
+  const button = $("labels").appendChild(document.createElement("button"));
+  button.textContent = label;
+  button.onclick = () => correct(label);
+});
+clear();
+look();
+setInterval(look, 5000);

@@ -1,0 +1,76 @@
+"""The versions of the model in a git repository, and which one a stage has: GTO's tags.
+
+mnist-cnn@v1.0.0 is a version, mnist-cnn#prod#2 the second assignment of the stage prod.
+Source: https://dvc.org/doc/gto
+"""
+
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from mnist_pipeline.files import InputError
+from mnist_pipeline.leash import leashed
+from mnist_pipeline.review.git import git
+
+ARTIFACT, PROD = "mnist-cnn", "prod"  # of dvc.yaml; the stage of the version in production
+# A line of git ls-remote. Only a tag with a message has one that ends with ^{}: its commit.
+TAG = re.compile(rf"(\w+)\trefs/tags/{ARTIFACT}(?:@v(\d+)\.(\d+)\.(\d+)|#([\w-]+)#(\d+))\^{{}}")
+
+
+class Version(NamedTuple):
+    """A registered version of the model."""
+
+    name: str  # v1.0.0
+    commit: str
+
+
+class Tags(NamedTuple):
+    """What a repository's tags say."""
+
+    versions: list[Version]  # the lowest first
+    assigned: dict[str, dict[int, str]]  # by stage, the commit of each assignment
+
+    def in_stage(self, stage: str) -> Version | None:
+        """The version that a stage has; None where it has none."""
+        assigned = self.assigned.get(stage, {0: ""})
+        commit = assigned[max(assigned)]
+        return next((each for each in self.versions if each.commit == commit), None)
+
+
+def read_tags(repository: str) -> Tags:
+    """The versions and stages of a repository, a folder's or a URL; InputError without one."""
+    numbers: dict[tuple[int, ...], str] = {}
+    assigned: dict[str, dict[int, str]] = {}
+    for tag in TAG.findall(git(Path(), "ls-remote", "--tags", repository)):
+        commit, *number, stage, count = tag
+        if stage:
+            assigned.setdefault(stage, {})[int(count)] = commit
+        else:
+            numbers[tuple(map(int, number))] = commit
+    named = [Version("v" + ".".join(map(str, n)), numbers[n]) for n in sorted(numbers)]
+    return Tags(named, assigned)
+
+
+def find(tags: Tags, stage: str | None, name: str | None) -> Version:
+    """The version of this name or else in this stage; InputError where there is none."""
+    found = next((each for each in tags.versions if each.name == name), None)
+    found = found if name else tags.in_stage(stage or "")
+    if found is None:
+        known = ", ".join(each.name for each in tags.versions) or "no version"
+        raise InputError(f"{name or stage}: expected a version of {ARTIFACT}, found {known}")
+    return found
+
+
+def fetch(repository: str, version: Version) -> bytes:
+    """A version's file; InputError with DVC's reason where its data cannot be had."""
+    with tempfile.TemporaryDirectory(prefix="mnist_pipeline-version-") as folder:
+        file = Path(folder) / ARTIFACT
+        words = ("dvc", "artifacts", "get", "--rev", version.name, "--out", str(file))
+        done = subprocess.run(
+            leashed(*words, repository, ARTIFACT), capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise InputError(f"{version.name}: its data cannot be had: {done.stderr.strip()}")
+        return file.read_bytes()

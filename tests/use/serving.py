@@ -1,0 +1,44 @@
+"""The page's server in this process, on a network that was never trained."""
+
+import socket
+import threading
+
+import torch
+import uvicorn
+
+from mnist_pipeline.export import onnx_bytes
+from mnist_pipeline.model import Net
+from mnist_pipeline.use import network
+from mnist_pipeline.use.app import HOST, Served, make_app
+
+MOST = 2  # corrections that may wait
+
+
+def untrained(version: str) -> network.Network:
+    """A network of random weights, the same ones each time."""
+    torch.manual_seed(1)
+    return network.load(onnx_bytes(Net().eval()), version, "ab" * 20)
+
+
+class Server:
+    """It can be stopped, and started again on the same port."""
+
+    def __init__(self) -> None:
+        self.served, self.port = Served(untrained("v1.0.0")), 0
+        self.start()
+
+    def start(self) -> None:
+        """From here on it answers: until its thread runs, connections wait."""
+        listener = socket.create_server((HOST, self.port))
+        self.port = listener.getsockname()[1]
+        self.url = f"http://{HOST}:{self.port}"
+        app = make_app(self.served, self.port, MOST)
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
+        self.uvicorn = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.uvicorn.run, args=([listener],))
+        self.thread.start()
+
+    def stop(self) -> None:
+        """End it and wait for that."""
+        self.uvicorn.should_exit = True
+        self.thread.join()

@@ -1,0 +1,181 @@
+"""The page's server: whom it answers, and what it refuses."""
+
+import http.client
+import struct
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hands import photo
+from serving import MOST, Server
+
+from mnist_pipeline.use.app import BODY, HEADERS
+from mnist_pipeline.use.spool import SPOOL
+
+PNG = {"Content-Type": "image/png"}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """One server for all tests of this file."""
+    server = Server()
+    yield server
+    server.stop()
+
+
+def ask(server: Server, content: Any, **headers: str) -> httpx.Response:
+    """Send something as a PNG file."""
+    return httpx.post(f"{server.url}/predict", content=content, headers=PNG | headers, timeout=30)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A part of a PNG file."""
+    check = struct.pack(">I", zlib.crc32(kind + content))
+    return struct.pack(">I", len(content)) + kind + content + check
+
+
+def huge() -> bytes:
+    """A PNG file of 60,000 × 60,000 pixels, if its header is to be believed."""
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
+def test_its_own_page_is_answered(server: Server, name: str) -> None:
+    """By both names of this machine, with the origin that its own page has."""
+    own = f"{name}:{server.port}"
+    reply = ask(server, photo("white", "black"), host=own, origin=f"http://{own}")
+    assert reply.status_code == 200
+    assert sum(reply.json()["probabilities"]) == pytest.approx(1)
+    assert len(reply.json()["pixels"]) == 28 * 28
+    assert max(reply.json()["pixels"]) == 255
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "evil.example"},
+        {"host": "evil.example:{port}"},
+        {"host": "127.0.0.1:1"},
+        {"origin": "http://evil.example"},
+        {"origin": "http://127.0.0.1:1"},
+        {"origin": "https://127.0.0.1:{port}"},
+        {"origin": "null"},
+    ],
+)
+@pytest.mark.parametrize("path", ["/", "/version", "/predict"])
+def test_other_sites_are_refused(server: Server, headers: dict[str, str], path: str) -> None:
+    """By their own name, or by one of theirs for this machine; for every path."""
+    sent = {name: value.format(port=server.port) for name, value in headers.items()}
+    method = "POST" if path == "/predict" else "GET"
+    reply = httpx.request(method, server.url + path, headers=PNG | sent)
+    assert reply.status_code == 403
+    assert reply.json() == {"detail": "This page answers to itself alone."}
+    assert_headers(reply)
+
+
+def assert_headers(reply: httpx.Response) -> None:
+    """What tells the browser to run nothing from elsewhere, and to guess no types."""
+    assert reply.headers["content-security-policy"].startswith("default-src 'self';")
+    assert reply.headers["x-content-type-options"] == "nosniff"
+    assert HEADERS.items() <= {k.title(): v for k, v in reply.headers.items()}.items()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 200),
+        ("GET", "/page.js", 200),
+        ("GET", "/version", 200),
+        ("GET", "/nothing", 404),
+        ("GET", "/docs", 404),
+        ("GET", "/redoc", 404),
+        ("GET", "/openapi.json", 404),
+        ("GET", "/predict", 404),
+        ("POST", "/version", 405),
+        ("POST", "/predict", 415),
+    ],
+)
+def test_headers_and_paths(server: Server, method: str, path: str, status: int) -> None:
+    """Errors too have the headers; there is nothing beside the page and its two endpoints."""
+    reply = httpx.request(method, server.url + path)
+    assert reply.status_code == status
+    assert_headers(reply)
+
+
+@pytest.mark.parametrize("path", ["/../app.py", "/%2e%2e/app.py", "/..%2fapp.py", "//app.py"])
+def test_files_beside_the_page_are_not_served(server: Server, path: str) -> None:
+    """A path that climbs finds nothing, however it is written."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port)  # leaves the path as it is
+    connection.request("GET", path)
+    assert connection.getresponse().status == 404
+    connection.close()
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_other_types_are_refused(server: Server, kind: str) -> None:
+    """Only a picture's type: a form of another site cannot send one."""
+    reply = ask(server, photo("white", "black"), **{"Content-Type": kind})
+    assert reply.status_code == 415
+    assert reply.json() == {"detail": "expected a picture, found another type"}
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_long_body_is_refused(server: Server, chunked: bool) -> None:
+    """Whether its length is told first or not."""
+    pieces = (bytes(BODY // 4) for _ in range(5))
+    reply = ask(server, pieces if chunked else bytes(BODY + 1))
+    assert reply.status_code == 413
+    assert reply.json() == {"detail": "expected at most 20 MB, found more"}
+    assert_headers(reply)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (huge(), "expected at most 50,000,000 pixels, found 60000 × 60000"),
+        (b"seven", "expected a picture, found something else"),
+        (b"", "expected a picture, found something else"),
+        (photo("white", "black")[:200], "expected a picture, found a broken one: "),
+        (photo("white", "white"), "expected a digit, found an empty or a full picture"),
+    ],
+    ids=["huge", "text", "nothing", "broken", "empty"],
+)
+def test_pictures_without_a_digit(server: Server, content: bytes, words: str) -> None:
+    """One phrase says what is wrong; a huge one is not even decoded."""
+    reply = ask(server, content)
+    assert reply.status_code == 400
+    assert reply.json()["detail"].startswith(words)
+    assert "\n" not in reply.json()["detail"]
+    assert_headers(reply)
+
+
+def test_corrections(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kept with a label from 0 to 9, twice the same once; refused when too many wait."""
+    monkeypatch.chdir(tmp_path)
+
+    def correct(label: object, content: bytes, **headers: str) -> int:
+        url = f"{server.url}/corrections/{label}"
+        return httpx.post(url, content=content, headers=PNG | headers).status_code
+
+    one, two, three = (photo("white", "black", width) for width in (12, 22, 32))
+    assert [correct(7, one), correct(7, one), correct(3, two)] == [200] * 3
+    assert len(list(SPOOL.iterdir())) == MOST == 2
+    assert correct(3, three) == 400
+    assert correct(10, one) == correct("x", one) == 422
+    assert correct(7, b"seven") == 400
+    assert correct(7, one, origin="http://evil.example") == 403
+    assert len(list(SPOOL.iterdir())) == 2
+
+
+def test_requests_at_once(server: Server) -> None:
+    """Each one gets its own answer."""
+    pictures = [photo("white", "black"), photo("black", "white"), b"seven"] * 3
+    with ThreadPoolExecutor(len(pictures)) as pool:
+        replies = list(pool.map(lambda content: ask(server, content), pictures))
+    assert [reply.status_code for reply in replies] == [200, 200, 400] * 3

@@ -1,0 +1,162 @@
+"""One picture to MNIST's form: where the digit lies, what it loses, what is refused."""
+
+import io
+
+import numpy as np
+import pytest
+from benchmarks.pictures import canvas, encoded, photo
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+from mnist_pipeline.dataset import read_pairs
+from mnist_pipeline.files import InputError, write_atomically
+from mnist_pipeline.mnist import TEST_IMAGES, TEST_LABELS
+from mnist_pipeline.use import digit
+from mnist_pipeline.use.digit import read_digit, to_mnist
+
+SEVEN = [(80, 60), (200, 60), (120, 230)]
+
+
+def drawing(*strokes, size=(280, 280), ink=0, paper=255, mode="L", width=20) -> Image.Image:
+    """Strokes on a sheet of paper."""
+    sheet = Image.new(mode, size, paper)
+    for stroke in strokes:
+        ImageDraw.Draw(sheet).line(stroke, fill=ink, width=width)
+    return sheet
+
+
+def seen(picture: Image.Image, kind: str = "PNG", **options) -> np.ndarray:
+    """What the network gets of a picture in a file."""
+    content = io.BytesIO()
+    picture.save(content, kind, **options)
+    return read_digit(content)
+
+
+def alike(one: np.ndarray, other: np.ndarray) -> float:
+    """The correlation of two images."""
+    return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory, digits_files):
+    """Some of the embedded digits, and each as a clean picture of its own gives it."""
+    folder = tmp_path_factory.mktemp("digits")
+    for name, content in digits_files.items():
+        write_atomically(folder / name, content)
+    some = read_pairs(folder / TEST_IMAGES.name, folder / TEST_LABELS.name)[0][:40].numpy()
+    return some, [to_mnist(image.astype(np.float64)) for image in some]
+
+
+def test_longer_side_and_centre(images):
+    """20 pixels and the aspect kept; the centre of mass at index 14, to half a pixel."""
+    for image in images[1]:
+        rows, columns = (np.flatnonzero(image.any(axis)) for axis in (1, 0))
+        assert max(np.ptp(rows), np.ptp(columns)) + 1 in (19, 20)  # its faint rim may round to 0
+        assert ndimage.center_of_mass(image) == pytest.approx((14, 14), abs=0.51)
+    tall = seen(drawing([(140, 40), (140, 240)]))
+    rows, columns = (np.flatnonzero(tall.any(axis)) for axis in (1, 0))
+    assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (20, 2)
+
+
+@pytest.mark.parametrize(("make", "least"), [("canvas", 0.95), ("photo", 0.9)])
+def test_any_place_size_and_light(images, make, least):
+    """On a canvas, and photographed, a digit is nearly what it is by itself."""
+    rng = np.random.default_rng(0)
+    some, plain = images
+    contents = {
+        "canvas": lambda image: encoded(canvas(image, rng), "PNG"),
+        "photo": lambda image: photo(image, rng),
+    }
+    found = [read_digit(io.BytesIO(contents[make](image))) for image in some]
+    assert np.mean([alike(*pair) for pair in zip(found, plain, strict=True)]) > least
+
+
+def test_light_that_is_too_strong():
+    """Where the paper is white because the camera sees no more, it is paper all the same."""
+    light = np.linspace(0.5, 1.5, 280)[:, None] * np.linspace(0.8, 1.2, 280)
+    grey = np.clip(np.asarray(drawing(SEVEN, ink=40, paper=200)) * light, 0, 255)
+    lit = seen(Image.fromarray(grey.astype(np.uint8)))
+    assert alike(lit, seen(drawing(SEVEN))) > 0.7
+
+
+def test_whatever_the_file():
+    """Colour, transparency, 16 bits, white ink, a small or a large sheet: one and the same."""
+    expected = seen(drawing(SEVEN))
+    deep = Image.fromarray(np.asarray(drawing(SEVEN, ink=80)).astype(np.uint16) * 257)
+    clear = drawing(SEVEN, ink=(0, 0, 0, 255), paper=(0, 0, 0, 0), mode="RGBA")
+    blue = drawing(SEVEN, ink=(0, 0, 120), paper=(250, 240, 200), mode="RGB")
+    large = drawing(SEVEN).resize((1120, 1120))
+    wide = drawing(SEVEN, size=(700, 300))
+    for picture in (deep, clear, blue, large, wide, drawing(SEVEN, ink=255, paper=0)):
+        assert alike(seen(picture), expected) > 0.97
+
+
+def test_mnists_form_stays(images):
+    """An image that is as MNIST has it already is taken as it is; an empty one is not."""
+    for image in images[0]:
+        assert (read_digit(io.BytesIO(encoded(Image.fromarray(image), "PNG"))) == image).all()
+    with pytest.raises(InputError, match="an empty or a full picture"):
+        seen(Image.new("L", (28, 28)))
+
+
+def test_upright_by_the_orientation_tag():
+    """A telephone stores the picture as the sensor lies, and says so."""
+    tag = Image.Exif()
+    tag[0x0112] = 6  # the sensor lay on its side
+    lying = drawing(SEVEN).rotate(90)
+    assert alike(seen(lying, "JPEG", exif=tag), seen(drawing(SEVEN))) > 0.97
+    assert alike(seen(lying, "JPEG"), seen(drawing(SEVEN))) < 0.7
+
+
+def test_broken_digit_stays_whole():
+    """A five whose bar is apart; specks of dirt do not count."""
+    body = [(190, 70), (110, 70), (105, 140), (170, 150), (180, 200), (100, 220)]
+    whole = seen(drawing(body))
+    gap = drawing(body)
+    ImageDraw.Draw(gap).rectangle((130, 50, 144, 90), fill=255)
+    assert alike(seen(gap), whole) > 0.9
+    dirty = drawing(body)
+    for x, y in ((20, 20), (260, 250), (76, 105)):
+        ImageDraw.Draw(dirty).ellipse((x, y, x + 6, y + 6), fill=0)
+    assert alike(seen(dirty), whole) > 0.97
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (300, 300)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        *(Image.new("L", (300, 200), grey) for grey in (0, 128, 255)),
+        Image.new("L", (1, 1)),
+        Image.fromarray(NOISE),
+        Image.linear_gradient("L"),
+    ],
+)
+def test_no_digit(picture):
+    """Black, grey, white, a single pixel, noise, mere shade."""
+    with pytest.raises(InputError, match="expected a digit, found an empty or a full picture"):
+        seen(picture)
+
+
+def test_several_digits():
+    """Two that lie apart."""
+    with pytest.raises(InputError, match="expected one digit, found several"):
+        seen(drawing([(50, 60), (50, 220)], [(200, 60), (200, 220)]))
+
+
+def test_no_picture(tmp_path, monkeypatch):
+    """Text, PostScript, half a file, too many pixels (before decoding): a phrase each."""
+    whole = encoded(drawing(SEVEN), "PNG")
+    for content, found in (
+        (b"hello", "something else"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "something else"),
+        (whole[:300], "a broken one"),
+    ):
+        with pytest.raises(InputError, match=f"expected a picture, found {found}"):
+            read_digit(io.BytesIO(content))
+    monkeypatch.setattr(digit, "PIXELS", 280 * 280 - 1)
+    with pytest.raises(InputError, match=r"expected at most 78,399 pixels, found 280 × 280"):
+        read_digit(io.BytesIO(whole[:100]))
+    with pytest.raises(FileNotFoundError):
+        read_digit(tmp_path / "none.png")

@@ -1,0 +1,215 @@
+"""The page in a real browser, with a real server behind it."""
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hands import ARGUMENTS, CHROMIUM, INKED, READ, SEVEN, choose, draw, drop, on_screen, photo
+from PIL import Image
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from serving import Server, untrained
+
+from mnist_pipeline.new_images import digest
+from mnist_pipeline.use import spool
+
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium: install one or set CHROMIUM")
+ANSWER = re.compile(r"^It is an? \d \([\d.]+\s%\)\.$")
+PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all tests of this file."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server of this test's own."""
+    server = Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def open_page(browser: Browser, server: Server) -> Iterator[Open]:
+    """Opens the page; no error, no violation of its policy and no foreign request in any test."""
+    problems, contexts = [], []
+
+    def note(bad: bool, what: str) -> None:
+        if bad and not what.startswith("Failed to load resource"):  # a 400, or no server
+            problems.append(what)
+
+    def open_page(**options: Any) -> Page:
+        contexts.append(browser.new_context(**options))
+        page = contexts[-1].new_page()
+        page.on("console", lambda line: note(line.type == "error", line.text))
+        page.on("pageerror", lambda error: note(True, str(error)))
+        page.on("request", lambda sent: note(not sent.url.startswith(server.url), sent.url))
+        page.clock.install()
+        page.goto(server.url)
+        expect(page.locator("#version")).to_have_text("v1.0.0 · abababab")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not problems
+
+
+def expect_answer(page: Page, server: Server) -> None:
+    """The page shows what the network says of the picture that the page shows."""
+    expect(page.locator("#words")).to_have_text(ANSWER)
+    percents, data, digit = page.evaluate(READ)
+    pixels = np.array(data, np.uint8).reshape(28, 28, 4)[..., 0]
+    assert pixels.max() == 255
+    said = server.served.network.probabilities(pixels)
+    np.testing.assert_allclose(percents, 100 * said, atol=0.051)
+    assert math.isclose(sum(percents), 100, abs_tol=0.5)
+    assert digit == str(said.argmax())
+
+
+def expect_refusal(page: Page, words: str) -> None:
+    """The page shows one sentence and no answer."""
+    expect(page.locator("#words")).to_have_text(words)
+    expect(page.locator("#digit")).to_be_empty()
+    expect(page.locator("#bars span")).to_have_text([""] * 10)
+    assert max(page.evaluate(READ)[1]) == 0
+
+
+def test_drawing_with_the_mouse(open_page: Open, server: Server) -> None:
+    """A drawing is answered: its digit, ten bars and the network's picture are one answer."""
+    page = open_page()
+    draw(page, SEVEN)
+    expect_answer(page, server)
+    page.get_by_role("button", name="Clear").click()
+    expect_refusal(page, "")
+
+
+def test_drawing_with_a_finger_on_a_phone(open_page: Open, server: Server) -> None:
+    """A finger draws instead of scrolling, and nothing is wider than 360 pixels."""
+    page = open_page(**PHONE)
+    touch = page.context.new_cdp_session(page)
+    for index, (x, y) in enumerate(on_screen(page, SEVEN)):
+        kind = "touchMove" if index else "touchStart"
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    expect_answer(page, server)
+    assert page.evaluate(INKED) > 0
+    assert page.evaluate("[scrollY, document.documentElement.scrollWidth]") == [0, 360]
+
+
+def test_drawing_with_the_keyboard_alone(open_page: Open, server: Server) -> None:
+    """Tab, Space and arrows draw; a lifted pen leaves no ink; Escape clears."""
+    page = open_page()
+    line = [*["ArrowUp"] * 9, "Space", *["ArrowDown"] * 14, "Space"]
+    for key in ["Tab", *line, "ArrowRight", *["ArrowUp"] * 5]:
+        page.keyboard.press(key)
+    expect(page.locator("#paper")).to_be_focused()
+    expect(page.locator("#pen")).to_be_visible()
+    expect_answer(page, server)
+    assert page.evaluate(INKED) == 40  # a straight line
+    page.keyboard.press("Escape")
+    expect_refusal(page, "")
+
+
+@pytest.mark.parametrize(("paper", "ink"), [("white", "black"), ("black", "white")])
+def test_a_photo_chosen_or_dropped(open_page: Open, server: Server, paper: str, ink: str) -> None:
+    """A picture file is answered, dark on light or light on dark; another file gets a sentence."""
+    page = open_page()
+    choose(page, photo(paper, ink))
+    expect_answer(page, server)
+    choose(page, b"seven", "text/plain")
+    expect_refusal(page, "Expected a picture, found another type.")
+    drop(page, photo(paper, ink))
+    expect_answer(page, server)
+    drop(page, b"seven")
+    expect_refusal(page, "Expected a picture, found something else.")
+
+
+def test_a_correction_is_kept(open_page: Open, tmp_path: Path, monkeypatch: Any) -> None:
+    """What the network saw, with the label that was chosen; the last choice counts."""
+    monkeypatch.chdir(tmp_path)
+    page = open_page()
+    expect(page.locator("#labels")).to_be_hidden()
+    draw(page, SEVEN)
+    expect(page.locator("#words")).to_have_text(ANSWER)
+    for label in ("3", "7"):
+        page.locator("#labels").get_by_role("button", name=label).click()
+        text = f"Kept as a {label}, for somebody to look at."
+        expect(page.locator("#kept")).to_have_text(text)
+    (kept,) = spool.SPOOL.iterdir()
+    pixels = np.array(page.evaluate(READ)[1], np.uint8).reshape(28, 28, 4)[..., 0]
+    assert kept.name == f"7-{digest(pixels)}.png"
+    assert (np.asarray(Image.open(kept)) == pixels).all()
+
+
+def test_no_digit_and_two_digits(open_page: Open, server: Server) -> None:
+    """The server's reason stands there as a sentence, and the last answer does not."""
+    page = open_page()
+    draw(page, [(0.2, 0.2), (0.2, 0.7)])
+    expect_answer(page, server)
+    draw(page, [(0.8, 0.2), (0.8, 0.7)])
+    expect_refusal(page, "Expected one digit, found several.")
+    choose(page, photo("white", "white"))
+    expect_refusal(page, "Expected a digit, found an empty or a full picture.")
+
+
+def test_late_answers_are_dropped(open_page: Open, server: Server) -> None:
+    """An answer that comes after a newer one, or after Clear, is not shown."""
+    page, held = open_page(), list[Route]()
+    page.route("**/predict", lambda route: held.insert(0, route))
+
+    def stroke() -> Route:
+        before = len(held)
+        draw(page, SEVEN)
+        while len(held) == before:
+            page.wait_for_timeout(10)
+        return held[0]
+
+    def late(route: Route) -> None:
+        with page.expect_response("**/predict") as response:
+            route.fulfill(status=400, json={"detail": "late"})
+        response.value.finished()
+        page.evaluate("new Promise((done) => setTimeout(done))")
+
+    old, new = stroke(), stroke()
+    new.continue_()
+    expect_answer(page, server)
+    late(old)
+    expect_answer(page, server)
+    old = stroke()
+    page.keyboard.press("Escape")
+    late(old)
+    expect_refusal(page, "")
+
+
+def test_the_version_in_the_corner_follows(open_page: Open, server: Server) -> None:
+    """Another network in service is named within seconds, and so is what keeps one out."""
+    page = open_page()
+    server.served.network = untrained("v2.0.0")
+    server.served.problem = "no network to be had"
+    page.clock.run_for(5000)
+    expect(page.locator("#version")).to_have_text("v2.0.0 · abababab")
+    expect(page.locator("#problem")).to_have_text("No network to be had.")
+
+
+def test_the_server_is_gone(open_page: Open, server: Server) -> None:
+    """The page says so, until the server is back and answers what it missed."""
+    page, gone = open_page(), "The server does not answer."
+    server.stop()
+    choose(page, photo("white", "black"))
+    expect(page.locator("#gone")).to_have_text(gone)
+    expect_refusal(page, "")
+    server.start()
+    page.clock.run_for(5000)
+    expect(page.locator("#gone")).to_be_empty()
+    expect_answer(page, server)

@@ -1,0 +1,80 @@
+"""The command predict: a line a picture, for people or programs, and one for each that is none."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT, refusal
+from PIL import Image, ImageDraw
+
+from mnist_pipeline.export import onnx_bytes
+from mnist_pipeline.model import Net
+from mnist_pipeline.use import predict
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    """A working folder with an untrained network, a picture and what is none."""
+    torch.manual_seed(0)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/mnist_cnn.onnx").write_bytes(onnx_bytes(Net()))
+    sheet = Image.new("L", (280, 280), "white")
+    sheet.save("empty.png")
+    ImageDraw.Draw(sheet).line([(80, 60), (200, 60), (120, 230)], fill="black", width=20)
+    sheet.save("seven.png")
+    (tmp_path / "notes.txt").write_text("seven")
+
+
+def run(monkeypatch, *words: str) -> int:
+    """The exit status of a command line."""
+    monkeypatch.setattr(sys, "argv", ["predict", *words])
+    with pytest.raises(SystemExit) as end:
+        predict.main()
+    return end.value.code
+
+
+def test_a_line_a_picture(pictures, monkeypatch, capsys):
+    """The digit, its probability, the runner-up; as JSON the same."""
+    assert run(monkeypatch, "seven.png", "seven.png") == 0
+    text, same = capsys.readouterr().out.splitlines()
+    assert text == same
+    assert run(monkeypatch, "seven.png", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    first, second = answer["probability"], answer["runner_up_probability"]
+    assert first > 0.1
+    assert 0 < second <= first
+    assert answer["digit"] != answer["runner_up"]
+    expected = f"{answer['digit']} ({first:.1%}), else {answer['runner_up']} ({second:.1%})"
+    assert text == f"seven.png: {expected}"
+
+
+def test_bad_pictures_do_not_stop_the_others(pictures, monkeypatch, capsys):
+    """A line on stderr for each, and exit status 2 at the end."""
+    assert run(monkeypatch, "none.png", "notes.txt", "empty.png", "seven.png") == 2
+    said = capsys.readouterr()
+    assert said.out.startswith("seven.png: ")
+    assert said.err.splitlines() == [
+        "error: none.png: No such file or directory",
+        "error: notes.txt: expected a picture, found something else",
+        "error: empty.png: expected a digit, found an empty or a full picture",
+    ]
+
+
+def test_other_models(pictures, monkeypatch, capsys):
+    """--model; a file that save did not write is refused, and so is none."""
+    monkeypatch.setattr(sys, "argv", ["predict", "seven.png", "--model", "notes.txt"])
+    assert refusal(predict.main, capsys).startswith("notes.txt: expected an ONNX file of save")
+    monkeypatch.setattr(sys, "argv", ["predict", "seven.png", "--model", "none.onnx"])
+    assert refusal(predict.main, capsys) == "none.onnx: No such file or directory"
+
+
+@pytest.mark.parametrize("name", ["predict", "app"])
+def test_neither_torch_nor_dvc_is_loaded(name):
+    """They would take seconds."""
+    code = f"import sys, mnist_pipeline.use.{name}; print(*sys.modules)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not {"torch", "torchvision", "dvc", "prefect", "sklearn"} & set(done.stdout.split())
