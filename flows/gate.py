@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from mnist_pipeline.files import ERRORS, METRICS, InputError, parse_yaml, read_text
+from mnist_pipeline.files import ERRORS, METRICS, NEW, InputError, parse_yaml, read_text
 from mnist_pipeline.params import PATH
 from mnist_pipeline.review.git import git
 from mnist_pipeline.review.result import LOCK, Result, parse_result, read_result
-from mnist_pipeline.review.statistics import compare
+from mnist_pipeline.review.statistics import Comparison, compare, compare_new
+from mnist_pipeline.use.versions import PROD, read_tags
 
 
 class RefusedError(Exception):
@@ -14,17 +15,21 @@ class RefusedError(Exception):
 
 
 def approve(folder: Path, publish: str, alpha: float) -> str:
-    """What to say of a clone's result, compared with the one committed at its tip.
+    """What to say of a clone's result, compared with that in production, or else at its tip.
 
     Raises RefusedError where it is not sound or significantly worse at `alpha`, and InputError
     where its files are incomplete or malformed.
     """
     new = sound_result(folder)
-    if not git(folder, "ls-tree", "HEAD", LOCK):
+    prod = read_tags(str(folder)).in_stage(PROD)
+    published = prod.commit if prod else "HEAD"
+    if not git(folder, "ls-tree", published, LOCK):
         return "the first publication: nothing to compare with"
     try:
-        committed = [git(folder, "show", f"HEAD:{path}") for path in (METRICS, ERRORS, LOCK)]
-        old = parse_result(*committed)
+        texts = [git(folder, "show", f"{published}:{path}") for path in (METRICS, ERRORS, LOCK)]
+        if git(folder, "ls-tree", published, str(NEW)):
+            texts.insert(2, git(folder, "show", f"{published}:{NEW}"))
+        old = parse_result(*texts[:-1], lock=texts[-1])
     except InputError as error:
         raise RefusedError(f"the published result is incomplete or malformed: {error}") from error
     if old.test_set != new.test_set:
@@ -32,11 +37,18 @@ def approve(folder: Path, publish: str, alpha: float) -> str:
         if publish == "main":
             raise RefusedError(reason)
         return reason
-    found = compare(old, new)
-    counts = f"{len(found.fixed)} fixed, {len(found.broken)} broken, p = {found.p_value:.3g}"
-    if len(found.broken) > len(found.fixed) and found.p_value < alpha:
-        raise RefusedError(f"significantly worse than the published model: {counts}")
-    return f"not significantly worse than the published model: {counts}"
+    comparisons = {"": compare(old, new), "on new images: ": compare_new(old, new)[1]}
+    said = {what: describe(found) for what, found in comparisons.items()}
+    for what, found in comparisons.items():
+        if len(found.broken) > len(found.fixed) and found.p_value < alpha:
+            reason = f"significantly worse than the published model: {what}{said[what]}"
+            raise RefusedError(reason)
+    return f"not significantly worse than the published model: {said['']}"
+
+
+def describe(found: Comparison) -> str:
+    """A comparison in numbers."""
+    return f"{len(found.fixed)} fixed, {len(found.broken)} broken, p = {found.p_value:.3g}"
 
 
 def sound_result(folder: Path) -> Result:

@@ -1,36 +1,42 @@
-"""A result as one commit, on main or on a branch of its own: data first, then the commit."""
+"""A result as one commit on a branch, on main with a version: data first, then one push."""
 
 import hashlib
 from pathlib import Path
 
 from flows.repro import run_dvc
+from flows.versions import IDENTITY, register
 from mnist_pipeline.files import InputError
 from mnist_pipeline.review.git import git
 from mnist_pipeline.review.result import LOCK
 
-AUTHOR = ("-c", "user.name=retrain", "-c", "user.email=retrain@localhost")
 COMMITTED = (LOCK, "metrics", "params.yaml")
+# What git says where somebody else has pushed a commit or the same tag.
+MOVED = ("non-fast-forward", "fetch first", "already exists", "cannot lock ref")
 
 
 def push(folder: Path, branch: str, publish: str, verdict: str) -> str | None:
-    """Commit and push a clone's result; the branch that has it, or None if that has moved.
+    """Commit and push a clone's result; where it went, or None if the branch has moved.
 
-    Raises InputError without a DVC remote, and where a remote refuses: nothing is published.
+    On main a new result becomes the next version, in production. Raises InputError without a DVC
+    remote, and where a remote refuses: nothing is published.
     """
-    if not git(folder, "status", "--porcelain", "--", *COMMITTED):
-        return branch
-    target = branch
-    if publish == "branch":
+    changed, target = git(folder, "status", "--porcelain", "--", *COMMITTED), branch
+    if changed and publish == "branch":
         target = f"retrain/{hashlib.sha256((folder / LOCK).read_bytes()).hexdigest()[:12]}"
         if git(folder, "ls-remote", "--heads", "origin", target):
             return target  # the same result is there already
-    git(folder, "add", *COMMITTED)
-    git(folder, *AUTHOR, "commit", "--quiet", f"--message=Retrain: {verdict}")
+    if changed:
+        git(folder, "add", *COMMITTED)
+        git(folder, *IDENTITY, "commit", "--quiet", f"--message=Retrain: {verdict}")
+    tags = register(folder, verdict) if publish == "main" else []
+    if not changed and not tags:
+        return branch
     run_dvc(folder, "push")
+    refs = [f"HEAD:refs/heads/{target}", *(f"refs/tags/{tag}" for tag in tags)]
     try:
-        git(folder, "push", "--quiet", "origin", f"HEAD:refs/heads/{target}")
+        git(folder, "push", "--quiet", "--atomic", "origin", *refs)
     except InputError as error:
-        if "non-fast-forward" in str(error) or "fetch first" in str(error):
+        if any(reason in str(error) for reason in MOVED):
             return None
         raise
-    return target
+    return ", ".join([target, *tags[:1]])

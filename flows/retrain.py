@@ -19,6 +19,7 @@ from flows.clones import override_params, temporary_clone
 from flows.gate import RefusedError, approve
 from flows.publish import push
 from flows.repro import run_dvc, run_stage
+from flows.versions import taken_back
 from mnist_pipeline.files import METRICS, InputError, parse_yaml, read_text
 from mnist_pipeline.params import PATH
 from mnist_pipeline.review.statistics import ALPHA
@@ -119,8 +120,12 @@ STAGES = (
 
 @task(cache_policy=NO_CACHE, name="publish")
 def publish_result(folder: Path, branch: str, publish: Where, alpha: float) -> State[None]:
-    """The gate, then the push."""
+    """The gate, then the push; neither for a version that was taken out of production."""
     try:
+        if publish == "main" and (version := taken_back(folder)):
+            again = f"make rollback VERSION={version.name} brings it back"
+            message = f"nothing published: this is {version.name}, out of production; {again}"
+            return Completed(message=message)
         verdict = approve(folder, publish, alpha)
         target = push(folder, branch, publish, verdict)
     except (RefusedError, InputError) as error:

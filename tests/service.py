@@ -14,7 +14,8 @@ import httpx
 import psutil
 from conftest import copy_of_project, dvc, git
 from flows import schedule
-from flows.clones import override_params
+from flows.clones import override_params, temporary_clone
+from flows.retrain import publish_result
 
 from mnist_pipeline.leash import leashed
 
@@ -27,6 +28,64 @@ STAGES = """stages:
     metrics: [{metrics/metrics.json: {cache: false}}]
   evaluate: {cmd: echo boom >&2; exit 3}
 """
+
+
+REGISTRY = """stages:
+  train:
+    cmd: cp source model; cp errors wrong
+    deps: [source, errors]
+    outs: [model, wrong]
+  evaluate:
+    cmd: mkdir -p metrics; python src/score.py
+    deps: [model, wrong, images, src/score.py]
+    metrics: [{metrics/metrics.json: {cache: false}}, {metrics/errors.csv: {cache: false}}]
+artifacts:
+  mnist-cnn: {path: model}
+"""
+SCORE = """import json
+errors, total = int(open("wrong").read()), 1000
+right = {"accuracy": 1 - errors / total, "correct": total - errors, "total": total}
+others = {"loss": 0.1, "recall": {"0": 1.0, "1": 0.9}, "dry_run": False}
+json.dump(right | others, open("metrics/metrics.json", "w"))
+rows = "".join(f"{index},1,0,0.9\\n" for index in range(errors))
+open("metrics/errors.csv", "w").write("index,label,predicted,confidence\\n" + rows)
+"""
+
+
+def small_registry(folder: Path, source: bytes = b"1") -> Path:
+    """A bare repository whose model is the file source, wrong on the first eight test images."""
+    seed = folder / "seed"
+    (seed / "src").mkdir(parents=True)
+    git(seed, "init", "--quiet", "--initial-branch=main")
+    assert dvc(seed, "init", "--quiet").returncode == 0
+    texts = {"dvc.yaml": REGISTRY, "src/score.py": SCORE, "images": "", "errors": "8"}
+    texts["params.yaml"] = "save: {min_accuracy: 0.95}"
+    for name, text in texts.items():
+        (seed / name).write_text(text)
+    (seed / "source").write_bytes(source)
+    return bare(seed)
+
+
+def change(origin: Path, repro: bool = False, **files: Any) -> None:
+    """Push other files to main, as somebody would from a clone, with their result or without."""
+    with temporary_clone(str(origin), "main") as folder:
+        for name, content in files.items():
+            whole = content if isinstance(content, bytes) else str(content).encode()
+            (folder / name).write_bytes(whole)
+        if repro:
+            assert dvc(folder, "repro").returncode == 0
+        git(folder, "add", "--all")
+        git(folder, "commit", "--quiet", "--message=change")
+        git(folder, "push", "--quiet", "origin", "HEAD:main")
+
+
+def retrained(origin: Path) -> str:
+    """What one scheduled run says: the stages, then the gate and the push, in a new clone."""
+    with temporary_clone(str(origin), "main") as folder:
+        assert dvc(folder, "repro").returncode == 0
+        state = publish_result.fn(folder, "main", "main", 0.05)
+    reason = state.message if state.is_failed() else state.message.partition(":")[0]
+    return str(reason)
 
 
 def small_repository(folder: Path) -> Path:
@@ -154,8 +213,9 @@ class Service:
         return answer.json() if answer.content else None
 
     def deployment(self, name: str) -> Any:
-        """A deployment by name."""
-        return self.api("GET", f"deployments/name/retrain/{name}")
+        """A deployment by name, retrain's without that."""
+        whole = name if "/" in name else f"retrain/{name}"
+        return self.api("GET", f"deployments/name/{whole}")
 
     def run(self, name: str, **parameters: Any) -> str:
         """Order a run of a deployment, now; its id."""

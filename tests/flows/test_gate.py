@@ -64,13 +64,39 @@ def test_not_significantly_worse_passes(clone, changes, alpha, verdict):
         ({"test_set": "bb"}, "not comparable"),
         ({"dry_run": True}, "a dry run"),
         ({"loss": math.nan}, r"metrics/metrics.json: "),
-        ({"correct": 900}, r"metrics/errors.csv: expected 100 rows"),
     ],
 )
 def test_refused_with_the_reason(clone, changes, reason):
-    """Worse, poor, not comparable (on main), a dry run, not finite, or contradictory."""
+    """Worse, poor, not comparable (on main), a dry run, or not finite."""
     write_result(clone, **changes)
     with pytest.raises((RefusedError, InputError), match=reason):
+        approve(clone, "main", 0.05)
+
+
+def write_new(folder, answers: str) -> None:
+    """A result with seven new test images, all 3s, and what the model takes them for."""
+    write_result(folder)
+    rows = "".join(f"3-{at},3,{answer},0.9\n" for at, answer in enumerate(answers))
+    text = "name,label,predicted,confidence\n" + rows
+    (folder / "metrics/new.csv").write_text(text)
+    lock = json.loads((folder / "dvc.lock").read_text())
+    md5 = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+    lock["stages"]["evaluate"]["outs"].append({"path": "metrics/new.csv", "md5": md5})
+    (folder / "dvc.lock").write_text(json.dumps(lock))
+
+
+def test_new_images_are_judged_too(clone):
+    """Worse on them alone is refused, by the same test; before there were any, nothing is."""
+    write_new(clone, "5555555")
+    assert "not significantly worse" in approve(clone, "main", 0.05)
+    write_new(clone, "3333333")
+    git(clone, "add", "--all")
+    git(clone, "commit", "--quiet", "--message=published")
+    write_new(clone, "3355555")
+    assert "not significantly worse" in approve(clone, "main", 0.05)
+    write_new(clone, "5555555")
+    expected = "published model: on new images: 0 fixed, 7 broken, p = 0.0156"
+    with pytest.raises(RefusedError, match=expected):
         approve(clone, "main", 0.05)
 
 

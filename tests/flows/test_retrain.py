@@ -65,6 +65,7 @@ def test_flow_ends_as_publishing_does(origin, monkeypatch, pushed, end):
 
     task = retrain.publish_result
     monkeypatch.setattr(retrain, "run_stages", lambda *_: Completed())
+    monkeypatch.setattr(retrain, "taken_back", lambda _: None)
     monkeypatch.setattr(retrain, "approve", lambda *_: "better")
     monkeypatch.setattr(retrain, "push", push)
     monkeypatch.setattr(retrain, "publish_result", publish_result)

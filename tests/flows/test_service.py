@@ -41,7 +41,9 @@ def test_first_run_publishes_and_the_next_has_nothing_to_do(service, tmp_path, m
     before = git(service.origin, "rev-parse", "main")
     run = service.run("nightly")
     state = service.wait(run, "COMPLETED")
-    assert state["message"] == "main: the first publication: nothing to compare with"
+    first = "the first publication: nothing to compare with"
+    assert state["message"] == f"main, mnist-cnn@v1.0.0: {first}"
+    assert git(service.origin, "tag").split() == ["mnist-cnn#prod#1", "mnist-cnn@v1.0.0"]
     assert service.tasks(run) == dict.fromkeys([*CACHED, "publish"], "Completed")
     assert git(service.origin, "rev-parse", "main~1") == before
     published = git(service.origin, "log", "-1", "main")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from conftest import git
+from PIL import Image
 from ruamel.yaml import YAML
 
 STAGES: dict[str, dict[str, Any]] = {
@@ -86,7 +87,7 @@ def write(repo: Path, name: str, content: Any) -> None:
 def make_project(folder: Path) -> Path:
     """A repository whose one commit has a result, and neither data nor a cache."""
     git(folder, "init", "--quiet", "--initial-branch=main")
-    write(folder, ".gitignore", "data/\nmodels/\n")
+    write(folder, ".gitignore", "/data/*\n!/data/new/\nmodels/\n")
     write(folder, ".dvc/.gitignore", "/config.local\n/tmp\n/cache\n")
     write(folder, ".dvc/config", "")
     for name, script in SCRIPTS.items():
@@ -114,6 +115,20 @@ def plant(repo: Path, fixed: int = 0, broken: int = 0, **metrics: Any) -> None:
     numbers = {"accuracy": correct / TOTAL, "loss": 0.25, "correct": correct, "total": TOTAL}
     recall = {"cat": 0.9, "dog": 0.8, "owl": 1.0}
     write(repo, "metrics/metrics.json", {**numbers, "recall": recall, "dry_run": False, **metrics})
+    lock(repo)
+
+
+def plant_new(repo: Path, answers: dict[str, str]) -> None:
+    """New test images by name and what the model takes them for, and their lock."""
+    stages = YAML(typ="safe").load(repo / "dvc.yaml")
+    plots = stages["stages"]["evaluate"]["plots"]
+    if len(plots) == 1:
+        plots.append({"metrics/new.csv": {"cache": False}})
+        write(repo, "dvc.yaml", stages)
+    rows = [f"{name},{name[0]},{answer},0.7\n" for name, answer in answers.items()]
+    write(repo, "metrics/new.csv", "name,label,predicted,confidence\n" + "".join(rows))
+    for name in answers:
+        Image.new("L", (28, 28)).save(repo / "data/new/test" / name)
     lock(repo)
 
 

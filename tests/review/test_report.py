@@ -1,5 +1,6 @@
 """The report on real repositories: from git alone, and never more than its files say."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import dvc, git
 from dvc.repo.experiments.refs import ExpRefInfo
-from pets import WRONG, commit, edit, lock, make_project, plant, write
+from pets import WRONG, commit, edit, lock, make_project, plant, plant_new, write
 from ruamel.yaml import YAML
 
 from mnist_pipeline.__main__ import one_line_errors
@@ -76,6 +77,39 @@ def test_planted_difference_is_found(repo, run, fixed, broken, expected):
     better = {each.name: each.better for each in found.changes}
     assert better == dict.fromkeys(["accuracy", "correct", "loss"], fixed > broken)
     assert found.head.stale == found.stages == found.notes == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("5", "7", ("improvement", 0)),
+        ("7", "5", ("regression", 1)),
+        ("5", "5", ("too few to judge", 0)),
+    ],
+)
+def test_new_images_have_a_verdict_of_their_own(repo, run, before, after, expected):
+    """On those that both know, beside what was added; a regression there is one."""
+    (repo / "data/new/test").mkdir(parents=True)
+    (repo / "data/new/train").mkdir()
+    names = [f"7-{number:016}.png" for number in range(8)]
+    plant_new(repo, dict.fromkeys(names, before))
+    base = commit(repo)
+    new = f"3-{9:016}.png"
+    plant_new(repo, dict.fromkeys(names, after) | {new: "5"})
+    shutil.copy(repo / "data/new/test" / new, repo / "data/new/train/trained.png")
+    head = commit(repo)
+    words = (f"--base={base}", f"--head={head}")
+    ended, text, _ = run(*words, "--json", "--pictures=pictures")
+    found = Report.model_validate_json(text).new
+    assert (found.verdict, ended) == expected
+    assert found.known == 8
+    assert found.fixed + found.broken == (8 if before != after else 0)
+    assert found.added == [f"data/new/test/{new}", "data/new/train/trained.png"]
+    assert (repo / "pictures/new_images.png").is_file()
+    text = run(*words)[1]
+    line = f"**{expected[0].capitalize()} on the 8 new test images that both know**"
+    assert line in text
+    assert "Added: 1 images to train with, 1 to test with." in text
 
 
 def test_metrics_edited_by_hand_are_not_judged(repo, run):

@@ -4,8 +4,16 @@ import pytest
 from scipy.stats import t
 
 from mnist_pipeline.metrics import Metrics
-from mnist_pipeline.review.result import Result, Wrong
-from mnist_pipeline.review.statistics import ALPHA, compare, interval, least, mcnemar, reach
+from mnist_pipeline.review.result import Answer, Result
+from mnist_pipeline.review.statistics import (
+    ALPHA,
+    compare,
+    compare_new,
+    interval,
+    least,
+    mcnemar,
+    reach,
+)
 
 
 def result(*indices: int) -> Result:
@@ -13,7 +21,7 @@ def result(*indices: int) -> Result:
     correct = 10_000 - len(indices)
     numbers = {"accuracy": correct / 10_000, "loss": 0.1, "correct": correct, "total": 10_000}
     metrics = Metrics(**numbers, recall={"cat": 1.0, "dog": 1.0}, dry_run=False)
-    return Result(metrics, dict.fromkeys(indices, Wrong("cat", "dog")), ("a", "b"))
+    return Result(metrics, dict.fromkeys(indices, Answer("cat", "dog")), {}, ("a", "b"))
 
 
 def test_errors_gone_are_fixed_and_new_ones_broken():
@@ -21,6 +29,16 @@ def test_errors_gone_are_fixed_and_new_ones_broken():
     found = compare(result(*range(50)), result(*range(10), 99))
     assert (found.fixed, found.broken) == (list(range(10, 50)), [99])
     assert found.p_value == pytest.approx(2 * 42 / 2**41)
+
+
+def test_new_images_are_compared_where_both_know_them():
+    """By name, which holds the label: one that has another label now is another image."""
+    right, wrong = Answer("3", "3"), Answer("3", "5")
+    old = result()._replace(new={"3-a": wrong, "3-b": right, "3-c": wrong, "3-d": wrong})
+    new = result()._replace(new={"3-a": right, "3-b": wrong, "3-c": right, "5-d": wrong})
+    known, found = compare_new(old, new)
+    assert (known, found.fixed, found.broken) == (3, ["3-a", "3-c"], ["3-b"])
+    assert compare_new(old, result())[0] == 0
 
 
 @pytest.mark.parametrize(("fixed", "broken"), [(27, 13), (26, 14), (0, 6), (9, 9)])

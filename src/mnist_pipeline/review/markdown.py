@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mnist_pipeline.files import InputError
-from mnist_pipeline.review.schema import Change, Evidence, Report, Side, Spread
+from mnist_pipeline.files import NEW_TEST, InputError
+from mnist_pipeline.review.schema import Change, Evidence, NewImages, Report, Side, Spread
 
 LIMIT = 1_000_000  # bytes of a report
 ROWS = 30  # shown of a table; the data may have more
@@ -58,6 +58,7 @@ def render(report: Report) -> str:
         verdict(report),
         f"{sides[0]} against {sides[1]}",
         *(explain(found, report.spread) if found else []),
+        *(explain_new(report.new) if report.new else []),
     ]
     flips = [[each.index, each.label, each.old, each.new] for each in report.flips]
     changes = [[each.file, each.name, each.old, each.new, shift(each)] for each in report.changes]
@@ -118,6 +119,17 @@ def explain(found: Evidence, spread: Spread | None) -> list[str]:
         split = f"at least {found.least:,} of the {differ:,} must go the same way"
         least = f"To be evidence of a difference (p < {found.alpha:g}), {split}."
     return [counts, size, least, *([explain_spread(spread)] if spread else [])]
+
+
+def explain_new(new: NewImages) -> list[str]:
+    """The verdict on the new test images, and how many images were added."""
+    counts = f"{new.fixed:,} fixed, {new.broken:,} broken, p = {new.p_value:.2g}"
+    line = f"**{new.verdict.capitalize()} on the {new.known:,} new test images that both know**"
+    tests = sum(name.startswith(str(NEW_TEST)) for name in new.added)
+    added = f"Added: {len(new.added) - tests:,} images to train with, {tests:,} to test with."
+    rows = [[Path(name).name[:1], name] for name in new.added]
+    judged = [f"{line} ({counts})"] if new.known else []
+    return [*judged, added, tabulate("Images added", "label file", rows)]
 
 
 def often(p_value: float) -> str:

@@ -89,7 +89,8 @@ def measure(results: dict[int, Result], configuration: str) -> Noise:
     """What metrics/noise.json says of the results by seed, which share their test images."""
     runs: list[dict[str, Any]] = []
     pairs: list[dict[str, Any]] = []
-    for seed, (metrics, _, _) in results.items():
+    for seed, result in results.items():
+        metrics = result.metrics
         counts = {"correct": metrics.correct, "total": metrics.total}
         runs.append({"seed": seed, **counts, "accuracy": metrics.accuracy})
     for seeds in combinations(results, 2):

@@ -1,4 +1,4 @@
-"""Learning curves and confusions of two results, side by side; drawn without a network."""
+"""Learning curves, confusions and new images of two results; drawn without a network."""
 
 import csv
 import io
@@ -7,13 +7,15 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import imread
 
-from mnist_pipeline.files import HISTORY, InputError, read_text, write_atomically
-from mnist_pipeline.review.result import Result, read_result
+from mnist_pipeline.files import HISTORY, NEW_TEST, InputError, read_text, write_atomically
+from mnist_pipeline.review.result import Result, find_new, read_result
 
 Curves = dict[str, list[float]]
 LOSSES = {"train_loss": "training loss", "validation_loss": "validation loss"}
 ACCURACY = {"validation_accuracy": "validation accuracy"}
+SHOWN, ACROSS = 300, 15  # new images
 LOOKS = {"base": ("0.55", "--"), "head": ("tab:blue", "-")}  # color, line
 
 
@@ -31,10 +33,32 @@ def illustrate(folders: list[Path], target: Path) -> list[str]:
             except (InputError, OSError) as error:
                 faults.append(f"{name}: {folder.name}: {error}")
         if found:
-            content = io.BytesIO()
-            paint(found).savefig(content, format="png", metadata={"Software": None})
-            write_atomically(target / name, content.getvalue())
+            write(target / name, paint(found))
+    if added := sorted(find_new(folders[1]) - find_new(folders[0])):
+        write(target / "new_images.png", new_images(folders[1], added))
     return faults
+
+
+def write(path: Path, figure: Figure) -> None:
+    """A figure as a PNG."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", metadata={"Software": None})
+    write_atomically(path, content.getvalue())
+
+
+def new_images(folder: Path, names: list[str]) -> Figure:
+    """The first images that were added, each under its label, those to test with in blue."""
+    names = names[:SHOWN]
+    rows = -(-len(names) // ACROSS)
+    figure = Figure(figsize=(0.7 * ACROSS, 0.95 * rows + 0.5), dpi=110, layout="constrained")
+    figure.suptitle(f"{len(names):,} images added; label, and in blue those to test with")
+    for axis in (axes := figure.subplots(rows, ACROSS, squeeze=False).ravel()):
+        axis.axis("off")
+    for axis, name in zip(axes, names, strict=False):
+        axis.imshow(imread(folder / name), cmap="gray_r", vmin=0, vmax=1)
+        test = name.startswith(str(NEW_TEST))
+        axis.set_title(Path(name).name[0], color="tab:blue" if test else "black")
+    return figure
 
 
 def read_history(folder: Path) -> Curves:

@@ -14,10 +14,10 @@ from mnist_pipeline.files import InputError
 from mnist_pipeline.review.git import check_out, copy_workspace, git, merge_base, resolve
 from mnist_pipeline.review.markdown import render
 from mnist_pipeline.review.noise import read_spread
-from mnist_pipeline.review.result import LOCK, Result, Wrong, read_result
-from mnist_pipeline.review.schema import Change, Evidence, Flip, Report, Side, Step
+from mnist_pipeline.review.result import LOCK, Answer, Result, find_new, read_result
+from mnist_pipeline.review.schema import Change, Evidence, Flip, NewImages, Report, Side, Step
 from mnist_pipeline.review.staleness import affected, differing, stale
-from mnist_pipeline.review.statistics import ALPHA, compare, interval, least
+from mnist_pipeline.review.statistics import ALPHA, compare, compare_new, interval, least
 
 HIGHER, LOWER = ("accuracy", "correct", "macro_f1", "recall"), ("loss", "ece")  # is better
 FOLDER = "mnist_pipeline-report-"  # start of the temporary folder's name
@@ -52,7 +52,7 @@ def exit_status(report: Report) -> int:
 
     A stale dvc.lock is no failure: the nightly retraining brings it up to date.
     """
-    if report.verdict == "regression":
+    if "regression" in (report.verdict, report.new and report.new.verdict):
         return 1
     return 2 if report.verdict == "not comparable" or report.notes else 0
 
@@ -101,6 +101,7 @@ def look(
         base=base,
         head=head,
         **judge(folders),
+        new=attempt(notes, "new images", judge_new, *folders),
         changes=metrics + params,
         stages=stages,
         spread=spread,
@@ -164,10 +165,33 @@ def weigh(old: Result, new: Result) -> dict[str, Any]:
     }
 
 
+def judge_new(old: Path, new: Path) -> NewImages | None:
+    """What became of the new test images, and which ones came; None where there are none."""
+    added = sorted(find_new(new) - find_new(old))
+    results = [read_result(folder) for folder in (old, new)]
+    known, found = compare_new(*results)
+    if not added and not known:
+        return None
+    fixed, broken = len(found.fixed), len(found.broken)
+    verdict: Any = "improvement" if fixed > broken else "regression"
+    if least(fixed + broken, ALPHA) is None:
+        verdict = "too few to judge"
+    elif found.p_value >= ALPHA:
+        verdict = "no evidence of a difference"
+    return NewImages(
+        known=known,
+        fixed=fixed,
+        broken=broken,
+        p_value=found.p_value,
+        verdict=verdict,
+        added=added[:MOST],
+    )
+
+
 def flip(index: int, old: Result, new: Result) -> Flip:
     """A test image that is among the errors of one result and not of the other."""
     label = (old.errors.get(index) or new.errors[index]).label
-    answers = [each.errors.get(index, Wrong(label, label)).predicted for each in (old, new)]
+    answers = [each.errors.get(index, Answer(label, label)).predicted for each in (old, new)]
     return Flip(index=index, label=label, old=answers[0], new=answers[1])
 
 

@@ -82,6 +82,17 @@ class Spread(Record):
     false_alarms: Count  # pairs that the test tells apart, though only the seed differs
 
 
+class NewImages(Record):
+    """The new test images that both sides know, and what was added."""
+
+    known: Count
+    fixed: Count
+    broken: Count
+    p_value: float = Field(ge=0, le=1)
+    verdict: Verdict | Literal["too few to judge"]
+    added: list[Text]  # files, the first thousand
+
+
 class Report(Record):
     """Everything that the report says."""
 
@@ -90,6 +101,7 @@ class Report(Record):
     verdict: Verdict
     reason: Text = ""  # why not comparable
     evidence: Evidence | None = None
+    new: NewImages | None = None  # None: there are none
     spread: Spread | None = None
     flips: list[Flip] = Field(default=[])  # the first thousand
     changes: list[Change] = Field(default=[])

@@ -1,7 +1,7 @@
 """Two results on the same test images: what got better, what got worse, and whether it counts."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from scipy.stats import binomtest, t
 
@@ -13,8 +13,8 @@ ALPHA = 0.05  # of the report; the retraining has a parameter of its own
 class Comparison(NamedTuple):
     """The test images on which one of two models is right and the other one wrong."""
 
-    fixed: list[int]  # indices; wrong in the old result, right in the new one
-    broken: list[int]  # the other way round
+    fixed: list[Any]  # indices or names; wrong in the old result, right in the new one
+    broken: list[Any]  # the other way round
     p_value: float  # exact McNemar, two-sided
 
 
@@ -24,7 +24,20 @@ def compare(old: Result, new: Result) -> Comparison:
     Source of the test: Q. McNemar, Note on the sampling error of the difference between
     correlated proportions, Psychometrika 12, 1947; exact by the binomial distribution.
     """
-    before, after = set(old.errors), set(new.errors)
+    return _compare(set(old.errors), set(new.errors))
+
+
+def compare_new(old: Result, new: Result) -> tuple[int, Comparison]:
+    """How many new test images both results know, and how these differ."""
+    both = old.new.keys() & new.new.keys()
+    wrong = [
+        {name for name in both if each.new[name].label != each.new[name].predicted}
+        for each in (old, new)
+    ]
+    return len(both), _compare(*wrong)
+
+
+def _compare(before: set[Any], after: set[Any]) -> Comparison:
     fixed, broken = sorted(before - after), sorted(after - before)
     return Comparison(fixed, broken, mcnemar(len(fixed), len(broken)))
 

@@ -1,0 +1,112 @@
+"""The versions of the model: list them, put the next one into production, take one back.
+
+python -m flows.versions                      # those of origin, and which one is in production
+python -m flows.versions rollback [v1.0.0]    # this one, or the one before, is in production again
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from flows.clones import temporary_clone
+from mnist_pipeline.__main__ import one_line_errors
+from mnist_pipeline.files import METRICS, InputError, parse_yaml
+from mnist_pipeline.metrics import parse_metrics
+from mnist_pipeline.review.git import git
+from mnist_pipeline.review.result import LOCK
+from mnist_pipeline.use.versions import ARTIFACT, PROD, Tags, Version, find, read_tags
+
+FIRST = "v1.0.0"
+IDENTITY = ("-c", "user.name=retrain", "-c", "user.email=retrain@localhost")
+
+
+def register(folder: Path, message: str) -> list[str]:
+    """Tag a clone's tip as the next version and as in production; the tags.
+
+    None are needed where production has the same result already.
+    """
+    tags = read_tags(str(folder))
+    prod = tags.in_stage(PROD)
+    if prod and outputs(folder, prod.commit) == outputs(folder):
+        return []
+    version = f"{ARTIFACT}@{next_name(tags)}"
+    git(folder, *IDENTITY, "tag", "--annotate", f"--message={message}", version)
+    return [version, assign(folder, tags, "HEAD", message)]
+
+
+def assign(folder: Path, tags: Tags, commit: str, message: str) -> str:
+    """Tag a commit of a clone as in production; the tag."""
+    name = f"{ARTIFACT}#{PROD}#{max(tags.assigned.get(PROD, [0])) + 1}"
+    git(folder, *IDENTITY, "tag", "--annotate", f"--message={message}", name, commit)
+    return name
+
+
+def next_name(tags: Tags) -> str:
+    """The next patch version."""
+    if not tags.versions:
+        return FIRST
+    *head, patch = tags.versions[-1].name.split(".")
+    return ".".join([*head, str(int(patch) + 1)])
+
+
+def taken_back(folder: Path) -> Version | None:
+    """The version that has this clone's result, where another one is in production."""
+    tags = read_tags(str(folder))
+    prod, here = tags.in_stage(PROD), outputs(folder)
+    if prod is None or outputs(folder, prod.commit) == here:
+        return None
+    return next((one for one in tags.versions if outputs(folder, one.commit) == here), None)
+
+
+def outputs(folder: Path, commit: str = "") -> dict[str, Any]:
+    """MD5 by path of all that the stages wrote, as dvc.lock has it in a commit or a folder."""
+    text = git(folder, "show", f"{commit}:{LOCK}") if commit else (folder / LOCK).read_text()
+    stages = parse_yaml(text, LOCK)["stages"].values()
+    return {out["path"]: out["md5"] for stage in stages for out in stage["outs"]}
+
+
+def rollback(folder: Path, name: str) -> str:
+    """Push this version, or the one before, as in production again; what was done.
+
+    Raises InputError where there is none, or where it is in production.
+    """
+    tags = read_tags(str(folder))
+    prod = find(tags, PROD, None)
+    lower = tags.versions[: tags.versions.index(prod)]
+    if not name and not lower:
+        raise InputError(f"{prod.name}: expected a version before it, found none")
+    wanted = find(tags, None, name) if name else lower[-1]
+    if wanted == prod:
+        raise InputError(f"{name}: expected another version than that in production")
+    done = f"{wanted.name} takes the place of {prod.name} in {PROD}"
+    git(folder, "push", "--quiet", "origin", assign(folder, tags, wanted.commit, done))
+    return done
+
+
+def table(folder: Path) -> str:
+    """A line a version: name, accuracy, date, commit, and whether it is in production."""
+    tags = read_tags(str(folder))
+    lines = []
+    for version in reversed(tags.versions):
+        accuracy = parse_metrics(git(folder, "show", f"{version.commit}:{METRICS}")).accuracy
+        date = git(folder, "show", "--no-patch", "--format=%cs", version.commit).strip()
+        mark = PROD if version == tags.in_stage(PROD) else ""
+        lines.append(f"{version.name:10}{accuracy:8.2%}  {date}  {version.commit[:7]}  {mark}")
+    return "\n".join(lines) or f"no version of {ARTIFACT} yet"
+
+
+def main() -> None:
+    """What the command line asks for, on this checkout's origin."""
+    with temporary_clone("", "") as folder:
+        match sys.argv[1:]:
+            case []:
+                print(table(folder))
+            case ["rollback", *name] if len(name) <= 1:
+                print(rollback(folder, *name or [""]))
+            case words:
+                raise InputError(f"{' '.join(words)}: expected nothing, or rollback [VERSION]")
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()

@@ -1,0 +1,168 @@
+"""The version in production: served, followed, and left in service where the next one fails."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import psutil
+import pytest
+import torch
+from conftest import dvc, git, refusal
+from flows import clones, versions
+from PIL import Image, ImageDraw
+from prefect.logging import disable_run_logger
+from service import change, retrained, small_registry, wait_until
+
+from mnist_pipeline.export import onnx_bytes
+from mnist_pipeline.model import Net
+from mnist_pipeline.use import predict
+
+# The app as the command line starts it, which looks several times a second.
+APP = "from mnist_pipeline.use import app; app.EVERY = 0.3; app.main()"
+
+
+def model(seed: int) -> bytes:
+    """An untrained network in an ONNX file."""
+    torch.manual_seed(seed)
+    return onnx_bytes(Net())
+
+
+@pytest.fixture
+def origin(tmp_path, monkeypatch):
+    """A repository with one version in production."""
+    monkeypatch.setattr(clones, "HOME", tmp_path / "home")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    origin = small_registry(tmp_path, model(0))
+    with disable_run_logger():
+        assert retrained(origin) == "main, mnist-cnn@v1.0.0"
+        yield origin
+
+
+@contextmanager
+def app(origin, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The app on a free port, following production; its process and its address."""
+    command = [sys.executable, "-uc", APP, "--repository", str(origin), "--stage", "prod"]
+    with subprocess.Popen(
+        [*command, "--port", "0"],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            line = process.stdout.readline()
+            assert line.startswith("Serving v1.0."), line
+            yield process, line.split()[-1]
+        finally:
+            process.kill()
+
+
+def serves(url: str, name: str) -> dict[str, str]:
+    """What /version says, once it names this version."""
+    return wait_until(
+        lambda: (said := httpx.get(f"{url}/version").json())["version"] == name and said,
+        60,
+        f"{name} is served",
+    )
+
+
+def problem(url: str) -> dict[str, str] | None:
+    """What /version says, where that names a problem."""
+    said = httpx.get(f"{url}/version").json()
+    return said if said["problem"] else None
+
+
+def roll_back(origin) -> None:
+    with clones.temporary_clone(str(origin), "main") as folder:
+        versions.rollback(folder, "")
+
+
+def test_app_follows_production(origin):
+    """A publication, a rollback: the version, its commit and its hash, without a restart."""
+    with app(origin) as (_, url):
+        first = serves(url, "v1.0.0")
+        change(origin, source=model(1))
+        retrained(origin)
+        second = serves(url, "v1.0.1")
+        assert second["commit"] == git(origin, "rev-parse", "main").strip()
+        assert len({first["sha256"], second["sha256"]}) == 2
+        roll_back(origin)
+        assert serves(url, "v1.0.0") == first
+
+
+def test_version_that_cannot_be_had_leaves_the_old_one(origin):
+    """Its data was never pushed: /version says so, the old one answers until they are there."""
+    with app(origin) as (_, url), clones.temporary_clone(str(origin), "main") as folder:
+        before = serves(url, "v1.0.0")
+        (folder / "source").write_bytes(model(1))
+        assert dvc(folder, "repro").returncode == 0
+        git(folder, "commit", "--quiet", "--all", "--message=by hand")
+        tags = versions.register(folder, "without data")
+        git(folder, "push", "--quiet", "origin", "HEAD:main", *tags)
+        said = wait_until(lambda: problem(url), 60, "the app says so")
+        assert said["problem"].startswith("v1.0.1: its data cannot be had: ")
+        assert said | {"problem": ""} == before
+        assert dvc(folder, "push").returncode == 0
+        assert serves(url, "v1.0.1")["problem"] == ""
+
+
+def test_version_that_is_no_network_leaves_the_old_one(origin):
+    """What was published is looked at before it takes the place of what works."""
+    with app(origin) as (_, url):
+        change(origin, source=b"no ONNX file")
+        retrained(origin)
+        said = wait_until(lambda: problem(url), 60, "the app says so")
+        assert said["version"] == "v1.0.0"
+        assert said["problem"].startswith("v1.0.1: expected an ONNX file of save")
+
+
+def test_kill_in_mid_fetch(origin, tmp_path):
+    """Nobody goes on fetching, and the next app serves a whole version."""
+    slow = tmp_path / "bin/dvc"
+    slow.parent.mkdir()
+    slow.write_text(
+        f'#!/bin/sh\n[ -e {tmp_path}/slow ] && exec sleep 1000\nexec {shutil.which("dvc")} "$@"\n'
+    )
+    slow.chmod(0o755)
+    path = f"{slow.parent}:{os.environ['PATH']}"
+
+    def fetching() -> list[psutil.Process]:
+        everyone = psutil.process_iter(["name", "environ"])
+        ours = [one for one in everyone if (one.info["environ"] or {}).get("PATH") == path]
+        return [one for one in ours if one.info["name"] == "sleep"]
+
+    with app(origin, PATH=path) as (process, url):
+        serves(url, "v1.0.0")
+        (tmp_path / "slow").touch()
+        change(origin, source=model(1))
+        retrained(origin)
+        wait_until(fetching, 60, "a fetch")
+        process.send_signal(signal.SIGKILL)
+    wait_until(lambda: not fetching(), 10, "the fetch has ended")
+    (tmp_path / "slow").unlink()
+    with app(origin, PATH=path) as (_, url):
+        serves(url, "v1.0.1")
+
+
+def test_predict_with_a_version(origin, tmp_path, monkeypatch, capsys):
+    """--stage and --version of a repository; what there is not is refused with what there is."""
+    change(origin, source=model(1))
+    retrained(origin)
+    picture = tmp_path / "seven.png"
+    page = Image.new("L", (280, 280), "white")
+    ImageDraw.Draw(page).line([(80, 60), (200, 60), (120, 230)], fill="black", width=20)
+    page.save(picture)
+    answers = []
+    for words in (["--stage", "prod"], ["--version", "v1.0.1"], ["--version", "v1.0.0"]):
+        monkeypatch.setattr(sys, "argv", ["", str(picture), "--repository", str(origin), *words])
+        with pytest.raises(SystemExit, match="0"):
+            predict.main()
+        answers.append(capsys.readouterr().out)
+    assert answers[0] == answers[1] != answers[2]
+    monkeypatch.setattr(sys, "argv", ["", "x", "--repository", str(origin), "--stage", "dev"])
+    expected = "dev: expected a version of mnist-cnn, found v1.0.0, v1.0.1"
+    assert refusal(predict.main, capsys) == expected
