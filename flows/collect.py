@@ -1,0 +1,95 @@
+"""What people corrected on the page, as one commit on a branch images/<date>, for a person to see.
+
+python -m flows.collect    # this checkout's data/spool, for its origin
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from flows.clones import ROOT, temporary_clone
+from flows.publish import MOVED
+from flows.versions import IDENTITY
+from mnist_pipeline.__main__ import one_line_errors
+from mnist_pipeline.files import InputError
+from mnist_pipeline.review.git import git
+from mnist_pipeline.use.add_images import Known, add, find_known
+from mnist_pipeline.use.spool import SPOOL
+
+ATTEMPTS = 3  # somebody else may push to the branch meanwhile
+
+
+@flow(name="collect")
+def collect(repository: str = "", spool: str = "") -> State[None]:
+    """Push what waits in the spool, for a pull request.
+
+    Args:
+        repository: where to; empty: where this project's checkout came from.
+        spool: the folder of the page's server; empty: data/spool of this project's checkout.
+    """
+    try:
+        return Completed(message=empty(Path(spool or ROOT / SPOOL), repository))
+    except InputError as error:
+        return Failed(name="Refused", message=str(error))
+
+
+def empty(spool: Path, repository: str) -> str:
+    """Push a spool's images and remove them from it; what was done.
+
+    They are removed when they are pushed, never before. Raises InputError where a remote refuses.
+    """
+    for _ in range(ATTEMPTS):
+        waiting = sorted(spool.glob("*.png"))
+        with temporary_clone(repository, "") as folder:
+            try:
+                done = push(folder, waiting)
+            except InputError as error:
+                if any(reason in str(error) for reason in MOVED):
+                    continue
+                raise
+        for path in waiting:
+            path.unlink(missing_ok=True)  # another collector may have pushed the same
+        return done
+    raise InputError(f"somebody else pushed during each of {ATTEMPTS} attempts")
+
+
+def push(folder: Path, waiting: list[Path]) -> str:
+    """Add the images that are waiting to a clone, on the branch of the day, and push it."""
+    branch, count = f"images/{datetime.now(UTC):%Y-%m-%d}", 0
+    known = find_known(ROOT) | find_known(folder) | find_proposed(folder)
+    if git(folder, "ls-remote", "--heads", "origin", branch):
+        git(folder, "checkout", "--quiet", branch)
+    for path in waiting:
+        with Image.open(path) as picture:
+            image = np.asarray(picture)
+        try:
+            add(folder, image, int(path.name[0]), known)
+        except InputError as error:
+            print(f"{path.name}: {error}")
+        else:
+            count += 1
+    if not count:
+        return "nothing new"
+    git(folder, "add", "data/new")
+    message = f"--message=Add {count} images that people have labelled"
+    git(folder, *IDENTITY, "commit", "--quiet", message)
+    git(folder, "push", "--quiet", "origin", f"HEAD:refs/heads/{branch}")
+    return f"{branch}: {count} images"
+
+
+def find_proposed(folder: Path) -> Known:
+    """The images on a clone's branches images/…, merged or not."""
+    names = []
+    for branch in git(folder, "branch", "--remotes", "--list", "origin/images/*").split():
+        names += git(folder, "ls-tree", "-r", "--name-only", branch, "data/new").split()
+    return {Path(name).stem[2:]: name for name in names if name.endswith(".png")}
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        print(empty(SPOOL, ""))

@@ -1,0 +1,145 @@
+"""Collecting: what waits in the spool becomes one commit on a branch; nothing lost or twice."""
+
+import numpy as np
+import pytest
+from conftest import dvc, git
+from flows import clones, collect
+from service import bare
+
+from mnist_pipeline.files import NEW_TEST, NEW_TRAIN, InputError
+from mnist_pipeline.new_images import place, read_new
+from mnist_pipeline.use import spool
+
+
+def image(number: int) -> np.ndarray:
+    """One of many images, (28, 28)."""
+    return np.random.default_rng(number).integers(0, 256, (28, 28)).astype(np.uint8)
+
+
+@pytest.fixture
+def origin(tmp_path, monkeypatch):
+    """A repository with empty folders for new images; the working folder has the spool."""
+    monkeypatch.setattr(clones, "HOME", tmp_path / "home")
+    monkeypatch.setattr(collect, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    seed = tmp_path / "seed"
+    for folder in (NEW_TRAIN, NEW_TEST):
+        (seed / folder).mkdir(parents=True)
+        (seed / folder / ".gitkeep").touch()
+    git(seed, "init", "--quiet", "--initial-branch=main")
+    assert dvc(seed, "init", "--quiet").returncode == 0
+    return bare(seed)
+
+
+def correct(*numbers: int, label: int = 3) -> None:
+    """What the page keeps of somebody's corrections."""
+    for number in numbers:
+        spool.keep(image(number), label, most=100)
+
+
+def waiting() -> int:
+    return len(list(spool.SPOOL.glob("*.png")))
+
+
+def empty(origin) -> str:
+    return collect.empty(spool.SPOOL, str(origin))
+
+
+def proposed(origin, branch: str) -> list[str]:
+    """The images on a branch, each of them as it should be."""
+    with clones.temporary_clone(str(origin), branch) as folder:
+        return sorted(name for each in (NEW_TRAIN, NEW_TEST) for name in read_new(folder / each)[0])
+
+
+def names(*numbers: int, label: int = 3) -> list[str]:
+    return sorted(place(image(number), label).name for number in numbers)
+
+
+def test_one_commit_a_day(origin):
+    """Each image where it belongs, on a branch; main stays; the spool is empty."""
+    main = git(origin, "rev-parse", "main")
+    correct(*range(10))
+    branch, _, what = empty(origin).partition(": ")
+    assert (branch[:7], what) == ("images/", "10 images")
+    assert proposed(origin, branch) == names(*range(10))
+    correct(10)
+    assert empty(origin) == f"{branch}: 1 images"
+    assert proposed(origin, branch) == names(*range(11))
+    assert git(origin, "rev-parse", "main") == main
+    assert git(origin, "rev-list", "--count", f"main..{branch}") == "2\n"
+    assert waiting() == 0
+    assert empty(origin) == "nothing new"
+
+
+def test_nothing_twice(origin, capsys):
+    """Neither what is proposed on another day's branch nor what main has, whatever the label."""
+    correct(1, 2)
+    branch = empty(origin).partition(":")[0]
+    git(origin, "branch", "--move", branch, "images/2000-01-01")
+    correct(1)
+    correct(2, label=4)
+    assert empty(origin) == "nothing new"
+    assert capsys.readouterr().out.count("expected a new image, found it in data/new/") == 2
+    assert waiting() == 0
+
+
+def test_failed_push_loses_nothing(origin):
+    """A remote that refuses: git's reason, and the spool stays."""
+    hook = origin / "hooks/pre-receive"
+    hook.write_text("#!/bin/sh\necho not today >&2\nexit 1\n")
+    hook.chmod(0o755)
+    correct(1, 2)
+    with pytest.raises(InputError, match=r"git push: [\s\S]*not today"):
+        empty(origin)
+    assert waiting() == 2
+    hook.unlink()
+    assert empty(origin).endswith(": 2 images")
+    assert waiting() == 0
+
+
+def test_two_collectors(origin, monkeypatch):
+    """One pushes while the other is at work: this one starts over, and adds the rest."""
+    correct(1)
+    push, others = collect.push, []
+
+    def interrupted(folder, paths):
+        done = collect.add
+        if not others:
+            others.append(True)
+
+            def late(*words):
+                monkeypatch.setattr(collect, "add", done)
+                correct(2)
+                others.append(empty(origin))
+                return done(*words)
+
+            monkeypatch.setattr(collect, "add", late)
+        return push(folder, paths)
+
+    monkeypatch.setattr(collect, "push", interrupted)
+    empty(origin)
+    assert others[1].endswith(": 2 images")
+    assert proposed(origin, others[1].partition(":")[0]) == names(1, 2)
+    assert waiting() == 0
+
+
+def test_correction_meanwhile_stays(origin, monkeypatch):
+    """What comes while a collector is at work waits for the next one."""
+    correct(1)
+    push = collect.push
+    monkeypatch.setattr(collect, "push", lambda *words: (correct(2), push(*words))[1])
+    assert empty(origin).endswith(": 1 images")
+    assert waiting() == 1
+
+
+def test_spool(origin):
+    """The last label counts; a full spool is refused, but not another label for what waits."""
+    correct(1, 2)
+    correct(1, label=5)
+    assert sorted(path.name for path in spool.SPOOL.glob("*")) == sorted(
+        [*names(2), *names(1, label=5)]
+    )
+    spool.keep(image(1), 6, most=2)
+    with pytest.raises(InputError, match="expected fewer than 2 corrections"):
+        spool.keep(image(3), 6, most=2)
+    assert waiting() == 2

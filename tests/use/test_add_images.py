@@ -1,0 +1,82 @@
+"""Pictures into data/new: in MNIST's form, where their pixels say, once."""
+
+import sys
+
+import pytest
+from conftest import refusal
+from PIL import Image, ImageDraw
+
+from mnist_pipeline.dataset import read_pairs
+from mnist_pipeline.files import NEW_TEST, NEW_TRAIN
+from mnist_pipeline.mnist import TRAIN_IMAGES, TRAIN_LABELS
+from mnist_pipeline.new_images import read_new
+from mnist_pipeline.use import add_images
+
+
+def run(monkeypatch, *words: str) -> int:
+    """The exit status of a command line."""
+    monkeypatch.setattr(sys, "argv", ["add-images", *map(str, words)])
+    with pytest.raises(SystemExit) as end:
+        add_images.main()
+    return end.value.code
+
+
+def draw(path, width: int = 20) -> None:
+    """A seven."""
+    sheet = Image.new("L", (280, 280), "white")
+    ImageDraw.Draw(sheet).line([(80, 60), (200, 60), (120, 230)], fill="black", width=width)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)
+
+
+def added() -> list[str]:
+    """Names of the new images of both folders, which must be as they should be."""
+    return [name for folder in (NEW_TRAIN, NEW_TEST) for name in read_new(folder)[0]]
+
+
+def test_label_and_pictures(workspace, monkeypatch, capsys):
+    """Each says where it went; a second time, or with another label, it is refused by name."""
+    for width in range(10, 20):
+        draw(workspace / f"{width}.png", width)
+    assert run(monkeypatch, "7", *sorted(workspace.glob("1?.png"))) == 0
+    said = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
+    assert sorted(path.rpartition("/")[2] for path in said.values()) == sorted(added())
+    assert len(added()) == 10
+    for label in ("7", "1"):
+        draw(workspace / "new.png", 25 + int(label))
+        assert run(monkeypatch, label, workspace / "10.png", workspace / "new.png") == 2
+        where = said[str(workspace / "10.png")]
+        expected = f"error: {workspace / '10.png'}: expected a new image, found it in {where}\n"
+        assert capsys.readouterr().err == expected
+    assert len(added()) == 12  # the others were added
+
+
+def test_folder_with_subfolders(workspace, monkeypatch, capsys):
+    """The subfolder is the label; what is no picture is refused by name."""
+    draw(workspace / "all/7/a.png", 12)
+    draw(workspace / "all/3/b.png", 14)
+    (workspace / "all/3/notes.txt").write_text("three")
+    assert run(monkeypatch, workspace / "all") == 2
+    assert {name[0] for name in added()} == {"3", "7"}
+    assert "all/3/notes.txt: expected a picture" in capsys.readouterr().err
+
+
+def test_mnists_own_images_are_refused(workspace, monkeypatch, capsys):
+    """They would be trained twice, or trained and tested."""
+    images, _ = read_pairs(TRAIN_IMAGES, TRAIN_LABELS)
+    Image.fromarray(images[5].numpy()).save(workspace / "known.png")
+    assert run(monkeypatch, "3", workspace / "known.png") == 2
+    expected = f"expected a new image, found it in MNIST ({TRAIN_IMAGES.name}, 5)"
+    assert expected in capsys.readouterr().err
+    assert added() == []
+
+
+@pytest.mark.parametrize(
+    "words", [["12", "a.png"], ["7"], ["nowhere"], ["all", "a.png"], ["", "a"]]
+)
+def test_other_command_lines_are_refused(workspace, monkeypatch, capsys, words):
+    """One line that says what is expected."""
+    draw(workspace / "all/7/a.png")
+    monkeypatch.setattr(sys, "argv", ["add-images", *words])
+    assert "expected a label 0 to 9 and pictures" in refusal(add_images.main, capsys)
+    assert added() == []
