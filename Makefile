@@ -9,7 +9,7 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PYTHONPATH := src
 
 .PHONY: help setup run test test-slow lint audit audit-short report noise matrix \
-  bench bench-retraining schedule lock
+  bench bench-retraining bench-pictures bench-corrections predict app collect versions rollback schedule lock
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,7 +50,7 @@ report: setup  ## say whether the metrics changed for real since BASE=origin/mai
 noise: setup  ## train with SEEDS=5 seeds: how far do results differ? (75 minutes)
 	@python -m mnist_pipeline noise --seeds $(SEEDS)
 
-matrix: setup  ## fill the table of docs/reproducibility.md (20 minutes)
+matrix: setup  ## fill the table of docs/reproducibility.md (35 minutes)
 	@python benchmarks/matrix.py
 
 bench: setup  ## measure speed and memory beside the classic program (25 minutes)
@@ -58,6 +58,27 @@ bench: setup  ## measure speed and memory beside the classic program (25 minutes
 
 bench-retraining: setup  ## measure what the schedule costs, and how soon a killed run is over
 	@OMP_WAIT_POLICY=passive python benchmarks/retraining.py
+
+bench-pictures: setup  ## measure what a digit loses in a picture, and how long predict takes
+	@python benchmarks/pictures.py
+
+bench-corrections: setup  ## measure what one training learns from 171 corrections (10 minutes)
+	@python benchmarks/corrections.py
+
+predict: setup  ## say which digit is on PICTURE=file
+	@python -m mnist_pipeline predict $(PICTURE)
+
+app: setup  ## a page to draw digits on, at 127.0.0.1:8000, until Ctrl-C
+	@exec python -m mnist_pipeline app
+
+collect: setup  ## push what people corrected on the page to a branch images/<date>
+	@python -m flows.collect
+
+versions: setup  ## the published versions, and which one is in production
+	@python -m flows.versions
+
+rollback: setup  ## put VERSION=v1.0.0, or the one before, into production again
+	@python -m flows.versions rollback $(VERSION)
 
 schedule: setup  ## retrain every night on this machine: server, worker, dashboard, until Ctrl-C
 	@exec python -m flows.schedule
