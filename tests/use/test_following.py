@@ -149,7 +149,7 @@ def test_kill_in_mid_fetch(origin, tmp_path):
 
 
 def test_predict_with_a_version(origin, tmp_path, monkeypatch, capsys):
-    """--stage and --version of a repository; what there is not is refused with what there is."""
+    """--stage (prod) or --version of a repository; the refusal of others names what there is."""
     change(origin, source=model(1))
     retrained(origin)
     picture = tmp_path / "seven.png"
@@ -157,12 +157,12 @@ def test_predict_with_a_version(origin, tmp_path, monkeypatch, capsys):
     ImageDraw.Draw(page).line([(80, 60), (200, 60), (120, 230)], fill="black", width=20)
     page.save(picture)
     answers = []
-    for words in (["--stage", "prod"], ["--version", "v1.0.1"], ["--version", "v1.0.0"]):
+    for words in ([], ["--stage", "prod"], ["--version", "v1.0.1"], ["--version", "v1.0.0"]):
         monkeypatch.setattr(sys, "argv", ["", str(picture), "--repository", str(origin), *words])
         with pytest.raises(SystemExit, match="0"):
             predict.main()
         answers.append(capsys.readouterr().out)
-    assert answers[0] == answers[1] != answers[2]
+    assert answers[0] == answers[1] == answers[2] != answers[3]
     monkeypatch.setattr(sys, "argv", ["", "x", "--repository", str(origin), "--stage", "dev"])
     expected = "dev: expected a version of mnist-cnn, found v1.0.0, v1.0.1"
     assert refusal(predict.main, capsys) == expected

@@ -46,7 +46,7 @@ def load(content: bytes, version: str, commit: str = "") -> Network:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """--model, or --repository with --stage or --version."""
+    """--model, or --repository with --stage (prod, if nothing is said) or --version."""
     own = f"an ONNX file (default: {ONNX})"
     parser.add_argument("--model", type=Path, default=ONNX, help=own)
     parser.add_argument("--repository", help="a git repository to take a version from instead")
@@ -56,6 +56,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def choose(options: argparse.Namespace) -> Network:
     """The network that the options name; InputError where it cannot be had."""
+    if options.repository and not options.version:
+        options.stage = options.stage or versions.PROD
     if not (options.stage or options.version):
         return load(options.model.read_bytes(), str(options.model))
     repository = options.repository or "."
