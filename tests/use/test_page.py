@@ -192,6 +192,19 @@ def test_late_answers_are_dropped(open_page: Open, server: Server) -> None:
     expect_refusal(page, "")
 
 
+def test_no_correction_of_half_a_drawing(open_page: Open) -> None:
+    """The buttons are there when the whole drawing is answered, not before."""
+    page, held = open_page(), list[Route]()
+    draw(page, SEVEN)
+    expect(page.locator("#labels")).to_be_visible()
+    page.route("**/predict", lambda route: held.insert(0, route))
+    draw(page, [(0.4, 0.5), (0.7, 0.5)])
+    page.wait_for_timeout(1500)  # the last picture is on its way
+    expect(page.locator("#labels")).to_be_hidden()
+    held[0].continue_()
+    expect(page.locator("#labels")).to_be_visible()
+
+
 def test_the_version_in_the_corner_follows(open_page: Open, server: Server) -> None:
     """Another network in service is named within seconds, and so is what keeps one out."""
     page = open_page()

@@ -33,6 +33,7 @@ function draw(to) {
   ink.lineTo(at[0] + 0.01, at[1]); // without any length there would be no dot
   ink.stroke();
   timer ??= setTimeout(sendDrawing, 150);
+  $("labels").className = "early"; // a correction is of the whole drawing
 }
 
 function sendDrawing() {
@@ -61,6 +62,7 @@ async function send(blob, mine) {
   shown = mine;
   failed = !answer;
   show(sentence(answer?.detail), answer?.probabilities, answer?.pixels);
+  $("labels").className = timer || mine < newest ? "early" : "";
 }
 
 async function correct(label) {
