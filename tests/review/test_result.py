@@ -1,7 +1,10 @@
 """A result is what the files in git say that dvc.lock names."""
 
+import json
+
 import pytest
 from pets import make_project
+from ruamel.yaml import YAML
 
 from mnist_pipeline.files import InputError
 from mnist_pipeline.review.result import Answer, parse_result, read_result
@@ -29,3 +32,12 @@ def test_other_columns_are_refused(folder):
     good = "index,label,predicted\n1,cat,owl\n"
     with pytest.raises(InputError, match=r"metrics/new.csv: expected columns name, label"):
         parse_result(texts[0], good, good, lock=texts[1])
+
+
+def test_new_test_images_leave_the_test_set_as_it_is(folder):
+    """One more changes what evaluate reads, and results stay comparable on the others."""
+    texts = [(folder / f"metrics/{name}").read_text() for name in ("metrics.json", "errors.csv")]
+    lock = YAML(typ="safe").load(folder / "dvc.lock")
+    before = parse_result(*texts, lock=json.dumps(lock)).test_set
+    lock["stages"]["evaluate"]["deps"].append({"path": "data/new/test", "md5": "a.dir"})
+    assert parse_result(*texts, lock=json.dumps(lock)).test_set == before
