@@ -18,7 +18,7 @@ from flows.versions import IDENTITY
 from mnist_pipeline.__main__ import one_line_errors
 from mnist_pipeline.files import InputError
 from mnist_pipeline.review.git import git
-from mnist_pipeline.use.add_images import Known, add, find_known
+from mnist_pipeline.use.add_images import Known, add, by_digest, find_known, find_mnist
 from mnist_pipeline.use.spool import SPOOL
 
 ATTEMPTS = 3  # somebody else may push to the branch meanwhile
@@ -61,7 +61,8 @@ def empty(spool: Path, repository: str) -> str:
 def push(folder: Path, waiting: list[Path]) -> str:
     """Add the images that are waiting to a clone, on the branch of the day, and push it."""
     branch, count = f"images/{datetime.now(UTC):%Y-%m-%d}", 0
-    known = find_known(ROOT) | find_known(folder) | find_proposed(folder)
+    # Of this checkout MNIST alone: a new image that is only here is not pushed yet.
+    known = find_mnist(ROOT) | find_known(folder) | find_proposed(folder)
     if git(folder, "ls-remote", "--heads", "origin", branch):
         git(folder, "checkout", "--quiet", branch)
     for path in waiting:
@@ -87,7 +88,7 @@ def find_proposed(folder: Path) -> Known:
     names = []
     for branch in git(folder, "branch", "--remotes", "--list", "origin/images/*").split():
         names += git(folder, "ls-tree", "-r", "--name-only", branch, "data/new").split()
-    return {Path(name).stem[2:]: name for name in names if name.endswith(".png")}
+    return by_digest(names)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ from conftest import dvc, git
 from flows import clones, collect
 from service import bare
 
-from mnist_pipeline.files import NEW_TEST, NEW_TRAIN, InputError
-from mnist_pipeline.new_images import place, read_new
+from mnist_pipeline.files import NEW_TEST, NEW_TRAIN, InputError, write_atomically
+from mnist_pipeline.new_images import encode, place, read_new
 from mnist_pipeline.use import spool
 
 
@@ -81,6 +81,14 @@ def test_nothing_twice(origin, capsys):
     assert empty(origin) == "nothing new"
     assert capsys.readouterr().out.count("expected a new image, found it in data/new/") == 2
     assert waiting() == 0
+
+
+def test_what_is_only_in_the_checkout_is_pushed(origin, tmp_path):
+    """Somebody may have added the same picture there without committing it."""
+    path = place(image(1), 3)
+    write_atomically(tmp_path / path, encode(image(1)))
+    correct(1)
+    assert empty(origin).endswith(": 1 images")
 
 
 def test_failed_push_loses_nothing(origin):

@@ -112,6 +112,15 @@ def test_new_images_have_a_verdict_of_their_own(repo, run, before, after, expect
     assert "Added: 1 images to train with, 1 to test with." in text
 
 
+def test_without_new_images_nothing_is_said_of_them(repo):
+    """Not even where there is no result, which is said once."""
+    base = commit(repo)
+    (repo / "metrics/errors.csv").unlink()
+    found = build(base, commit(repo))
+    assert (found.verdict, found.new) == ("not comparable", None)
+    assert not [note for note in found.notes if note.startswith("new images")]
+
+
 def test_metrics_edited_by_hand_are_not_judged(repo, run):
     """Though they agree with each other: dvc.lock names other ones. Exit status 2."""
     before = (repo / "dvc.lock").read_text()

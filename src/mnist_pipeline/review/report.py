@@ -167,11 +167,12 @@ def weigh(old: Result, new: Result) -> dict[str, Any]:
 
 def judge_new(old: Path, new: Path) -> NewImages | None:
     """What became of the new test images, and which ones came; None where there are none."""
-    added = sorted(find_new(new) - find_new(old))
+    before, after = find_new(old), find_new(new)
+    if not before | after:
+        return None
+    added = sorted(after - before)
     results = [read_result(folder) for folder in (old, new)]
     known, found = compare_new(*results)
-    if not added and not known:
-        return None
     fixed, broken = len(found.fixed), len(found.broken)
     verdict: Any = "improvement" if fixed > broken else "regression"
     if least(fixed + broken, ALPHA) is None:

@@ -7,14 +7,16 @@ python -m mnist_pipeline add-images FOLDER              # with subfolders 0 to 9
 import argparse
 import gzip
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_pipeline.files import NEW_TEST, NEW_TRAIN, InputError, write_atomically
+from mnist_pipeline.files import InputError, write_atomically
 from mnist_pipeline.mnist import SIDE, TEST_IMAGES, TRAIN_IMAGES
 from mnist_pipeline.new_images import digest, encode, place
+from mnist_pipeline.review.result import find_new
 from mnist_pipeline.use.digit import read_digit
 
 Known = dict[str, str]  # digest of an image: where it is
@@ -50,14 +52,22 @@ def find_pictures(what: str, pictures: list[Path]) -> list[tuple[int, Path]]:
 
 def find_known(root: Path) -> Known:
     """The images that a checkout has: the new ones, and MNIST's where they are downloaded."""
+    return find_mnist(root) | by_digest(find_new(root))
+
+
+def find_mnist(root: Path) -> Known:
+    """MNIST's images in a checkout, where they are downloaded."""
     known: Known = {}
     for path in filter(Path.exists, (root / TRAIN_IMAGES, root / TEST_IMAGES)):
         with gzip.open(path) as file:
             images = np.frombuffer(file.read()[16:], np.uint8).reshape(-1, SIDE, SIDE)
         known |= {digest(image): f"MNIST ({path.name}, {at})" for at, image in enumerate(images)}
-    for folder in (NEW_TRAIN, NEW_TEST):
-        known |= {path.stem[2:]: str(folder / path.name) for path in (root / folder).glob("*.png")}
     return known
+
+
+def by_digest(names: Iterable[str]) -> Known:
+    """The files of new images, by what their names say of their pixels."""
+    return {Path(name).stem[2:]: name for name in names if name.endswith(".png")}
 
 
 def add(root: Path, image: NDArray[np.uint8], label: int, known: Known) -> Path:
