@@ -9,7 +9,7 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PYTHONPATH := src
 
 .PHONY: help setup run test test-slow lint audit audit-short report noise matrix \
-  bench bench-retraining bench-pictures bench-corrections predict app collect versions rollback schedule lock
+  bench bench-retraining bench-pictures bench-corrections predict app collect versions rollback search schedule lock
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,7 +48,7 @@ report: setup  ## say whether the metrics changed for real since BASE=origin/mai
 	@python -m mnist_pipeline report --base $(BASE) --pictures build/report
 
 noise: setup  ## train with SEEDS=5 seeds: how far do results differ? (75 minutes)
-	@python -m mnist_pipeline noise --seeds $(SEEDS)
+	@python -m flows.seeds --seeds $(SEEDS)
 
 matrix: setup  ## fill the table of docs/reproducibility.md (35 minutes)
 	@python benchmarks/matrix.py
@@ -79,6 +79,9 @@ versions: setup  ## the published versions, and which one is in production
 
 rollback: setup  ## put VERSION=v1.0.0, or the one before, into production again
 	@python -m flows.versions rollback $(VERSION)
+
+search: setup  ## train with many parameters and rank them: GRID='{"train.lr": [0.5, 1.0]}'
+	@exec python -m flows.search '$(GRID)' $(OPTIONS)
 
 schedule: setup  ## retrain every night on this machine: server, worker, dashboard, until Ctrl-C
 	@exec python -m flows.schedule

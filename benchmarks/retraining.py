@@ -1,4 +1,4 @@
-"""make bench-retraining: what the schedule costs, as a table in retraining.md.
+"""make bench-retraining: what the schedule and a search cost, as a table in retraining.md.
 
 A real server, worker, git and DVC remote on this machine, the embedded digits for data. What
 Prefect adds is the difference to plain dvc repro on the same commit, in turns, from nothing.
@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import psutil
@@ -19,10 +20,13 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 sys.path += [str(ROOT), str(ROOT / "tests")]
 
+from flows.clones import override_params  # noqa: E402
+from flows.schedule import end  # noqa: E402
 from service import Service, digits_repository, wait_until  # noqa: E402 (beside the tests)
 
 TABLE = ROOT / "benchmarks/retraining.md"
 ROUNDS, EPOCHS = 3, 10
+TRIALS, SHORT, QUEUED = 8, 2, 200  # of a search: trials, their epochs, and trials that only wait
 
 
 def whole_run(service: Service, name: str, command: list[str]) -> float:
@@ -61,9 +65,75 @@ def kill(service: Service) -> float:
     return time.monotonic() - begin
 
 
-def spread(values: list[float]) -> str:
+def plain(service: Service, name: str) -> float:
+    """Seconds of dvc repro for what a trial trains, in a clone that has its data."""
+    clone = service.folder / name
+    subprocess.run(["git", "clone", "--quiet", str(service.origin), str(clone)], check=True)
+    override_params(clone, {"train.epochs": SHORT})
+    for command in (["dvc", "repro", "download"], ["dvc", "repro"]):
+        begin = time.monotonic()
+        subprocess.run(command, cwd=clone, env=service.environment, check=True, capture_output=True)
+    return time.monotonic() - begin
+
+
+def search(service: Service, workers: int, first: int) -> float:
+    """Seconds from the order of a search's first trial to the end of its last.
+
+    Its seeds begin with `first`. Twice as many trials are ordered as there are workers, so that
+    none waits for the coordinator.
+    """
+    pool = [service.start_worker("--limit", "1", home=f"machine-{one}") for one in range(workers)]
+    seeds = list(range(first, first + TRIALS))
+    grid = {"train.epochs": [SHORT], "train.seed": seeds}
+    service.wait(service.run("search/manual", grid=grid, parallel=2 * workers), "COMPLETED")
+    found = service.api("POST", "flow_runs/filter", flows={"name": {"any_": ["trial"]}})
+    ours = [run for run in found if run["parameters"]["overrides"]["train.seed"] in seeds]
+    ordered = min(datetime.datetime.fromisoformat(run["created"]) for run in ours)
+    ended = max(datetime.datetime.fromisoformat(run["end_time"]) for run in ours)
+    for worker in pool:
+        stop(worker)
+    return (ended - ordered).total_seconds()
+
+
+def coordinator(service: Service) -> float:
+    """MB that a search's process holds, once it has ordered QUEUED trials."""
+    run = service.run("search/manual", grid={"train.seed": list(range(QUEUED))}, parallel=QUEUED)
+    waiting = {"flows": {"name": {"any_": ["trial"]}}}
+    waiting |= {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+    path = "flow_runs/count"
+    wait_until(lambda: service.api("POST", path, **waiting) == QUEUED, 400, "all are ordered")
+    process = max(service.family_of(run), key=lambda one: one.memory_info().rss)
+    return float(process.memory_info().rss / 1e6)
+
+
+def searches(service: Service) -> Iterator[str]:
+    """What a search costs, as lines of Markdown; the last one is left under way."""
+    service.start_worker(pool="search")
+    bare, alone, pair = [], [], []
+    for number in range(ROUNDS):
+        bare.append(plain(service, f"plain-{number}"))
+        alone.append(search(service, 1, 1000 * number))
+        pair.append(search(service, 2, 1000 * number + 500))
+    yield f"| search: {TRIALS} trials of {SHORT} epochs on the digits, 1 worker | {spread(alone)} |"
+    yield f"| the same, 2 workers on the same cores | {spread(pair)} |"
+    ratios = [one / two for one, two in zip(alone, pair, strict=True)]
+    yield f"| one worker's seconds over two workers', round by round | {spread(ratios, 2)} |"
+    yield f"| plain `dvc repro` of such a trial | {spread(bare)} |"
+    added = [all_of_them / TRIALS - one for all_of_them, one in zip(alone, bare, strict=True)]
+    yield f"| what the search adds to a trial, one worker | {spread(added)} |"
+    yield f"| MB of the coordinator with {QUEUED} trials ordered | {coordinator(service):,.0f} |"
+
+
+def stop(worker: subprocess.Popen[bytes]) -> None:
+    """End a worker, which may hang when it is asked to."""
+    end(psutil.Process(worker.pid))
+    worker.wait()
+
+
+def spread(values: list[float], digits: int = 1) -> str:
     """Median (least to greatest)."""
-    return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+    middle, least, greatest = statistics.median(values), min(values), max(values)
+    return f"{middle:.{digits}f} ({least:.{digits}f} to {greatest:.{digits}f})"
 
 
 def table(service: Service) -> Iterator[str]:
@@ -77,8 +147,7 @@ def table(service: Service) -> Iterator[str]:
     worker = service.start_worker()
     service.wait(service.run("nightly", publish="main"), "COMPLETED")
     nothing = [no_op(service) for _ in range(ROUNDS)]
-    worker.terminate()
-    worker.wait()
+    stop(worker)
     cores = len(os.sched_getaffinity(0))
     yield f"{cores} cores; {ROUNDS} rounds; seconds, median (least to greatest)."
     yield "\n| | seconds |\n|---|---|"
@@ -99,7 +168,7 @@ def main() -> None:
             service.start_server()
             service.install()
             lines = []
-            for line in table(service):
+            for line in chain(table(service), searches(service)):
                 print(line, flush=True)
                 lines.append(line)
         finally:

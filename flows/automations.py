@@ -11,6 +11,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 
+FLOWS = ["retrain", "trial", "search"]
 # Events are named after states, by the states' own names: Refused is one of flows/retrain.py.
 ENDS = ("Completed", "Refused", "Failed", "Cancelled", "Crashed", "TimedOut")
 
@@ -22,7 +23,7 @@ def crash_after(name: str, event: str, expected: str, within: timedelta) -> Auto
         description="From flows/automations.py. It may be switched off; other changes do not last.",
         trigger=EventTrigger(
             match={"prefect.resource.id": "prefect.flow-run.*"},
-            match_related={"prefect.resource.role": "flow", "prefect.resource.name": "retrain"},
+            match_related={"prefect.resource.role": "flow", "prefect.resource.name": FLOWS},
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             after={f"prefect.flow-run.{event}"},

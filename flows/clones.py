@@ -22,9 +22,10 @@ HOME = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "mnist_p
 
 @contextmanager
 def temporary_clone(repository: str, branch: str) -> Iterator[Path]:
-    """The tip of a branch in a new folder, which is removed afterwards.
+    """The tip of a branch, or a commit, in a new folder, which is removed afterwards.
 
-    Without a repository's name, that of this checkout's origin. All clones share a DVC cache.
+    Without a repository's name, that of this checkout's origin. All clones share a DVC cache;
+    those of a checkout on this machine share the checkout's.
     """
     clones = HOME / "clones"
     clones.mkdir(parents=True, exist_ok=True)
@@ -34,7 +35,10 @@ def temporary_clone(repository: str, branch: str) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=clones))
     try:
         source = repository or git(ROOT, "remote", "get-url", "origin").strip()
-        yield clone(source, folder, HOME / "cache", branch)
+        checkout = Path(source) / ".dvc"
+        yield clone(
+            source, folder, checkout / "cache" if checkout.is_dir() else HOME / "cache", branch
+        )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

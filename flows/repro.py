@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from mnist_pipeline.files import InputError
@@ -13,10 +14,10 @@ from mnist_pipeline.leash import leashed
 def run_stage(stage: str, folder: Path, flags: list[str], say: Callable[[str], None]) -> bool:
     """Run a DVC stage in a process group of its own; whether there was anything to do.
 
-    `say` gets each line. Raises RuntimeError with the last one if the stage fails. Where this
-    process is interrupted, the group ends first.
+    `say` gets each line. Raises RuntimeError if the stage fails, with the line in which
+    it says why, or else the last one. Where this process is interrupted, the group ends first.
     """
-    worked, last = False, ""
+    worked, last, why = False, "", ""
     with subprocess.Popen(
         leashed("dvc", "repro", "--single-item", *flags, stage),
         cwd=folder,
@@ -29,13 +30,14 @@ def run_stage(stage: str, folder: Path, flags: list[str], say: Callable[[str], N
         try:
             for line in process.stdout or ():
                 last = line.strip() or last
+                why = last if line.startswith("error: ") else why
                 worked = worked or line.startswith(f"Running stage '{stage}'")
                 say(line.rstrip())
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise
     if process.returncode != 0:
-        raise RuntimeError(f"{stage} failed with exit status {process.returncode}: {last}")
+        raise RuntimeError(why or last)
     return worked
 
 
@@ -46,3 +48,9 @@ def run_dvc(folder: Path, *words: str) -> str:
         last = (done.stdout + done.stderr).strip().rpartition("\n")[2]
         raise InputError(f"dvc {words[0]}: {last}")
     return done.stdout
+
+
+@cache
+def has_remote(folder: Path) -> bool:
+    """Whether a clone's data can be pushed and pulled: it has a default DVC remote."""
+    return "core.remote=" in run_dvc(folder, "config", "--list")

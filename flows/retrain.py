@@ -12,13 +12,14 @@ from uuid import UUID
 from prefect import artifacts, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from pydantic import Field
 
 from flows.clones import override_params, temporary_clone
 from flows.gate import RefusedError, approve
 from flows.publish import push
-from flows.repro import run_dvc, run_stage
+from flows.repro import has_remote, run_dvc, run_stage
 from flows.versions import taken_back
 from mnist_pipeline.files import METRICS, InputError, parse_yaml, read_text
 from mnist_pipeline.params import PATH
@@ -29,8 +30,9 @@ ATTEMPTS = 3  # the branch may move while a run is under way
 
 Where = Literal["none", "branch", "main"]
 Key = Annotated[str, Field(pattern=r"^[a-z]+\.[a-z_]+$")]  # train.lr
+Value = bool | int | float | str
 Overrides = Annotated[  # pydantic's schema has the keys' pattern, but would let others through
-    dict[Key, bool | int | float | str], Field(json_schema_extra={"additionalProperties": False})
+    dict[Key, Value], Field(json_schema_extra={"additionalProperties": False})
 ]
 
 
@@ -61,6 +63,8 @@ def retrain(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
                 if overrides:
                     override_params(folder, overrides)
                 end = run_stages(folder, force)
+                if end.is_completed():
+                    show_metrics(folder)
                 if end.is_completed() and publish != "none":
                     end = publish_result(folder, branch, publish, alpha, return_state=True)
         except (RefusedError, InputError) as error:
@@ -73,18 +77,23 @@ def retrain(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
 
 
 def run_stages(folder: Path, force: bool) -> State[Any]:
-    """The four stages in order, up to one that fails; then how the metrics differ."""
+    """The four stages in order, up to one that fails."""
     flags = ["--force"] if force else []
-    if "core.remote=" in run_dvc(folder, "config", "--list"):
+    if has_remote(folder):
         flags.append("--pull")  # what was published need not run again
     for stage in STAGES:
         state: State[Any] = stage(stage.name, folder, flags, return_state=True)
         if not state.is_completed():
-            return Failed(message=f"{stage.name}: {state.message}")
+            why = str(state.message).rpartition("RuntimeError: ")[2]  # as Prefect puts it
+            return Failed(message=f"{stage.name}: {why}")
+    return Completed()
+
+
+def show_metrics(folder: Path) -> None:
+    """How a clone's metrics differ from its commit's, as an artifact."""
     table = run_dvc(folder, "metrics", "diff", "--md", "--targets", str(METRICS))
     shown = table if str(METRICS) in table else "No difference."
     artifacts.create_markdown_artifact(shown, key="retrain-metrics")
-    return Completed()
 
 
 @task(cache_policy=NO_CACHE)
@@ -99,7 +108,9 @@ def run_task(stage: str, folder: Path, flags: list[str]) -> State[None]:
         logger.info(line)
         if found := EPOCH.match(line):
             if progress is None:
-                progress = cast(UUID, artifacts.create_progress_artifact(0, key="retrain-epochs"))
+                progress = cast(
+                    UUID, artifacts.create_progress_artifact(0, key=f"{flow_run.flow_name}-epochs")
+                )
             artifacts.update_progress_artifact(progress, 100 * (int(found[1]) - 1) / epochs)
 
     worked = run_stage(stage, folder, flags, say)

@@ -1,4 +1,4 @@
-"""make schedule: Prefect's server, the deployments and a worker on this machine, until Ctrl-C.
+"""make schedule: Prefect's server, deployments and workers on this machine, until Ctrl-C.
 
 python -m flows.schedule
 
@@ -13,8 +13,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import httpx
 import psutil
@@ -24,28 +25,45 @@ from mnist_pipeline.__main__ import one_line_errors
 from mnist_pipeline.files import InputError
 from mnist_pipeline.leash import leashed
 
-HOST, POOL = "127.0.0.1", "retrain"
+HOST, POOL, SEARCH = "127.0.0.1", "retrain", "search"
 START, STOP = 120, 15  # seconds that the server may take to start, and a child to end
 
 
 def main() -> None:
     """Start everything and wait; stop it all on Ctrl-C, or on SIGTERM from a service manager."""
     port = free_port()
-    os.environ |= settings(port)
-    for number in (signal.SIGINT, signal.SIGTERM):  # whatever handler this process started with
-        signal.signal(number, signal.default_int_handler)
-    print(f"Starting Prefect's server on {HOST}:{port}, the deployments and a worker")
+    print(f"Starting Prefect's server on {HOST}:{port}, the deployments and the workers")
     try:
-        with child("server", "start", "--host", HOST, "--port", str(port)) as server:
-            wait_for_health(server)
-            install()
-            with child("worker", "start", "--pool", POOL) as worker:
-                print(f"Dashboard: http://{HOST}:{port}\nCtrl-C stops everything.")
-                while server.poll() is None and worker.poll() is None:
-                    time.sleep(1)
-        raise InputError("the server or the worker has ended; see its messages above")
+        with service(port, [["--pool", POOL], ["--pool", SEARCH]], "--all") as processes:
+            print(f"Dashboard: http://{HOST}:{port}\nCtrl-C stops everything.")
+            while all(process.poll() is None for process in processes):
+                time.sleep(1)
+        raise InputError("the server or a worker has ended; see its messages")
     except KeyboardInterrupt:
         print("Stopped.")
+
+
+@contextmanager
+def service(
+    port: int, workers: list[list[str]], *deployments: str, log: IO[str] | None = None
+) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """A server with deployments, and workers with these options; all of them end with the block.
+
+    SIGINT and SIGTERM end the block, whatever handler this process started with. What the
+    children say goes to `log`, or else to where this process writes.
+    """
+    os.environ |= settings(port)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    with ExitStack() as stack:
+
+        def start(*words: str) -> subprocess.Popen[bytes]:
+            return stack.enter_context(child(*words, log=log))
+
+        server = start("server", "start", "--host", HOST, "--port", str(port))
+        wait_for_health(server)
+        install(*deployments)
+        yield [server, *(start("worker", "start", *words) for words in workers)]
 
 
 def free_port() -> int:
@@ -59,6 +77,12 @@ def free_port() -> int:
             return int(value)
     except (OSError, OverflowError, ValueError) as error:
         raise InputError(f"{name}: expected a free port, found {value!r}: {error}") from error
+
+
+def any_port() -> int:
+    """A port that is free."""
+    with socket.create_server((HOST, 0)) as free:
+        return int(free.getsockname()[1])
 
 
 def settings(port: int) -> dict[str, str]:
@@ -77,9 +101,12 @@ def settings(port: int) -> dict[str, str]:
 
 
 @contextmanager
-def child(*words: str) -> Iterator[subprocess.Popen[bytes]]:
+def child(*words: str, log: IO[str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """A prefect command out of Ctrl-C's reach: ended in its turn, and when this process is gone."""
-    with subprocess.Popen(leashed("prefect", *words), cwd=ROOT, start_new_session=True) as process:
+    command = leashed("prefect", *words)
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+    ) as process:
         try:
             yield process
         finally:
@@ -107,14 +134,14 @@ def wait_for_health(server: subprocess.Popen[bytes]) -> None:
                 return
         except httpx.TransportError:
             time.sleep(0.5)
-    raise InputError("Prefect's server does not answer; see its messages above")
+    raise InputError("Prefect's server does not answer; see its messages")
 
 
-def install() -> None:
-    """The pool, the deployments and the automations, as the files of this checkout say."""
+def install(*deployments: str) -> None:
+    """The pools, deployments and automations, as the files of this checkout say."""
     for command in (
-        ["prefect", "work-pool", "create", POOL, "--type", "process"],
-        ["prefect", "--no-prompt", "deploy", "--all"],
+        *(["prefect", "work-pool", "create", pool, "--type", "process"] for pool in (POOL, SEARCH)),
+        ["prefect", "--no-prompt", "deploy", *deployments],
         [sys.executable, "-m", "flows.automations"],
     ):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -164,13 +164,13 @@ class Service:
         }
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self, *command: str) -> subprocess.Popen[bytes]:
+    def start(self, *command: str, **variables: str) -> subprocess.Popen[bytes]:
         """A command of this service, out of our process group; its output in a file."""
         with (self.folder / f"{len(self.processes)}.log").open("w") as log:
             process = subprocess.Popen(
                 leashed(*command),
                 cwd=self.checkout,
-                env=self.environment,
+                env=self.environment | variables,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -186,13 +186,16 @@ class Service:
         wait_until(self.healthy, 120, "Prefect's server answers")
         return server
 
-    def start_worker(self) -> subprocess.Popen[bytes]:
-        """A worker for the pool."""
-        return self.start("prefect", "worker", "start", "--pool", schedule.POOL)
+    def start_worker(
+        self, *options: str, pool: str = schedule.POOL, home: str = "cache"
+    ) -> subprocess.Popen[bytes]:
+        """A worker for a pool; with a home, and so a cache, of its own it is as another machine."""
+        command = ("prefect", "worker", "start", "--pool", pool, *options)
+        return self.start(*command, XDG_CACHE_HOME=str(self.folder / home))
 
     def install(self) -> None:
         """Pool, deployments and automations, as make schedule installs them."""
-        code = "from flows.schedule import install; install()"
+        code = "from flows.schedule import install; install('--all')"
         assert self.start(sys.executable, "-c", code).wait(120) == 0
 
     def healthy(self) -> bool:

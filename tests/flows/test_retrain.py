@@ -29,7 +29,7 @@ def origin(tmp_path_factory):
     [
         ({"publish": "main", "overrides": {"train.epochs": 5}}, "overrides are for trying"),
         ({"overrides": {"train.speed": 1}}, "overrides: params.yaml has no key train.speed"),
-        ({"branch": "nowhere"}, "git clone: "),
+        ({"branch": "nowhere"}, "git checkout: "),
     ],
 )
 def test_refused_before_any_stage(origin, monkeypatch, parameters, reason):
@@ -65,6 +65,7 @@ def test_flow_ends_as_publishing_does(origin, monkeypatch, pushed, end):
 
     task = retrain.publish_result
     monkeypatch.setattr(retrain, "run_stages", lambda *_: Completed())
+    monkeypatch.setattr(retrain, "show_metrics", lambda _: None)
     monkeypatch.setattr(retrain, "taken_back", lambda _: None)
     monkeypatch.setattr(retrain, "approve", lambda *_: "better")
     monkeypatch.setattr(retrain, "push", push)

@@ -51,6 +51,7 @@ def app(origin, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str
         [*command, "--port", "0"],
         env=os.environ | environment,
         stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
     ) as process:
         try:
@@ -111,13 +112,15 @@ def test_version_that_cannot_be_had_leaves_the_old_one(origin):
 
 
 def test_version_that_is_no_network_leaves_the_old_one(origin):
-    """What was published is looked at before it takes the place of what works."""
-    with app(origin) as (_, url):
+    """What was published is looked at before it takes the place of what works; the app says so."""
+    with app(origin) as (process, url):
         change(origin, source=b"no ONNX file")
         retrained(origin)
         said = wait_until(lambda: problem(url), 60, "the app says so")
         assert said["version"] == "v1.0.0"
         assert said["problem"].startswith("v1.0.1: expected an ONNX file of save")
+        assert process.stdout.readline() == "Ctrl-C stops it.\n"
+        assert process.stdout.readline() == f"warning: {said['problem']}\n"
 
 
 def test_kill_in_mid_fetch(origin, tmp_path):

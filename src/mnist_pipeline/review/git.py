@@ -24,9 +24,13 @@ def git(folder: Path, *words: str) -> str:
 
 
 def clone(repository: str, folder: Path, cache: Path | None = None, branch: str = "") -> Path:
-    """A git clone in a new or empty folder, with a DVC cache that may lie elsewhere."""
-    words = ["--branch", branch] if branch else []
-    git(Path(), "clone", "--quiet", *words, repository, str(folder))
+    """A git clone in a new or empty folder, with a DVC cache that may lie elsewhere.
+
+    Of a branch or a commit; empty: of the repository's own branch.
+    """
+    git(Path(), "clone", "--quiet", repository, str(folder))
+    if branch:
+        git(folder, "checkout", "--quiet", branch, "--")
     if cache:  # DVC's configuration has git's format
         where = str(cache.absolute())
         git(folder, "config", "--file", ".dvc/config.local", "cache.dir", where)

@@ -8,6 +8,7 @@ import argparse
 import hashlib
 import json
 import tempfile
+from collections.abc import Callable
 from itertools import combinations, count, islice
 from pathlib import Path
 from statistics import stdev
@@ -40,8 +41,11 @@ class Noise(files.Record):
     false_alarms: int  # pairs with p < alpha
 
 
-def main() -> None:
-    """Measure the noise of the committed configuration."""
+def main(train: Callable[[Path, list[int]], dict[int, Result]] | None = None) -> None:
+    """Measure the noise of the committed configuration, trained here or by `train`.
+
+    `train` gets a clone of this checkout and the seeds; it gives the results by seed.
+    """
     parser = argparse.ArgumentParser(description="Train with other seeds; write metrics/noise.json")
     parser.add_argument("--seeds", type=int, default=5, help="how many, at least 2; default 5")
     number = parser.parse_args().seeds
@@ -50,10 +54,8 @@ def main() -> None:
     warn_of_changes("the noise")
     with tempfile.TemporaryDirectory(prefix="mnist_pipeline-noise-") as name:
         folder = clone(".", Path(name) / "clone", _cache())
-        seeds = _seeds(folder, number)
-        (folder / LOCK).unlink()  # may be another machine's; the run-cache is this one's
-        reproduce(folder, "repro", "evaluate")  # a new lock: without one, dvc exp run warns
-        noise = measure({seed: _train(folder, seed) for seed in seeds}, configuration(folder))
+        results = (train or _train)(folder, _seeds(folder, number))
+        noise = measure(results, configuration(folder))
     files.write_atomically(NOISE, (noise.model_dump_json(indent=2) + "\n").encode())
     print(f"{NOISE}: standard deviation {100 * noise.standard_deviation:.3f} points of accuracy")
     print(f"{noise.false_alarms} of {len(noise.pairs)} pairs of seeds have p < {ALPHA}")
@@ -77,12 +79,16 @@ def _seeds(folder: Path, number: int) -> list[int]:
     return [train["seed"], *islice(others, number - 1)]
 
 
-def _train(folder: Path, seed: int) -> Result:
-    """The clone's result with a seed, from DVC's run-cache where it is there."""
-    reproduce(folder, "exp", "run", "evaluate", "--set-param", f"train.seed={seed}")
-    found = read_result(folder)
-    print(f"seed {seed}: {found.metrics.correct:,} of {found.metrics.total:,} test images")
-    return found
+def _train(folder: Path, seeds: list[int]) -> dict[int, Result]:
+    """A clone's results with these seeds, from DVC's run-cache where they are there."""
+    (folder / LOCK).unlink()  # may be another machine's; the run-cache is this one's
+    reproduce(folder, "repro", "evaluate")  # a new lock: without one, dvc exp run warns
+    results = {}
+    for seed in seeds:
+        reproduce(folder, "exp", "run", "evaluate", "--set-param", f"train.seed={seed}")
+        results[seed] = found = read_result(folder)
+        print(f"seed {seed}: {found.metrics.correct:,} of {found.metrics.total:,} test images")
+    return results
 
 
 def measure(results: dict[int, Result], configuration: str) -> Noise:

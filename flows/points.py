@@ -1,0 +1,138 @@
+"""What a search tries: values from lists or ranges, chosen by Optuna's samplers."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from pydantic import Field
+
+from flows.retrain import Key, Overrides, Value
+from mnist_pipeline.files import InputError, Record
+from mnist_pipeline.review.ranking import SEED
+
+
+class Range(Record):
+    """Values from `low` to `high`, both included; with `log`, each factor is as likely."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+
+
+Grid = Annotated[
+    dict[Key, Annotated[list[Value], Field(min_length=1)] | Range],
+    Field(min_length=1, json_schema_extra={"additionalProperties": False}),
+]
+Sampler = Literal["grid", "random", "tpe"]
+Space = dict[str, BaseDistribution]
+
+
+def check(folder: Path, grid: Grid) -> None:
+    """Raises InputError for what the schemas of a clone's params.yaml refuse.
+
+    A child's work, in the clone's own code: the schemas stand beside code that loads torch.
+    """
+    bounds = {
+        key: one if isinstance(one, list) else [one.low, one.high] for key, one in grid.items()
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "mnist_pipeline", "check", json.dumps(bounds)],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": "src"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise InputError(done.stderr.strip().rpartition("\n")[2].removeprefix("error: "))
+
+
+def to_space(grid: Grid, params: dict[str, Any]) -> Space:
+    """A checked grid in Optuna's terms. Raises InputError for a range that holds nothing."""
+    space: Space = {}
+    for key, values in grid.items():
+        section, _, name = key.partition(".")
+        try:
+            if isinstance(values, list):
+                space[key] = CategoricalDistribution(values)
+            elif isinstance(params[section][name], int):
+                space[key] = IntDistribution(int(values.low), int(values.high), log=values.log)
+            else:
+                space[key] = FloatDistribution(values.low, values.high, log=values.log)
+        except ValueError as error:
+            raise InputError(f"grid: {key}: {error}") from error
+    return space
+
+
+def to_seeds(values: BaseDistribution | None) -> list[Overrides]:
+    """What each point is trained with: a seed each, or nothing. InputError for a range."""
+    if isinstance(values, CategoricalDistribution):
+        return [{SEED: seed} for seed in values.choices if seed is not None]
+    if values:
+        raise InputError(f"grid: {SEED}: expected a list, found a range")
+    return [{}]
+
+
+def choices(space: Space) -> dict[str, tuple[Any, ...]]:
+    """The values of each list in a space."""
+    lists = {key: one for key, one in space.items() if isinstance(one, CategoricalDistribution)}
+    return {key: one.choices for key, one in lists.items()}
+
+
+def create_study(space: Space, sampler: Sampler, seed: int) -> optuna.Study:
+    """Optuna's study of a space, in memory. Raises InputError where the sampler cannot."""
+    lists = choices(space)
+    if sampler == "grid" and len(lists) < len(space):
+        raise InputError("sampler: expected random or tpe for a range, found grid")
+    chosen: optuna.samplers.BaseSampler
+    if sampler == "grid":
+        chosen = optuna.samplers.GridSampler(lists, seed=seed)
+    elif sampler == "random":
+        chosen = optuna.samplers.RandomSampler(seed=seed)
+    else:  # several points are asked for before one is told: constant_liar keeps them apart
+        chosen = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(sampler=chosen, direction="maximize")
+
+
+def count(study: optuna.Study, space: Space, trials: int | None) -> int:
+    """How many points to try. Raises InputError where nothing says so."""
+    if isinstance(study.sampler, optuna.samplers.GridSampler):
+        whole = prod(map(len, choices(space).values()))
+        return min(trials or whole, whole)
+    if trials is None:
+        raise InputError("trials: expected a number, since only a grid has an end")
+    return trials
+
+
+def explore(
+    study: optuna.Study,
+    space: Space,
+    number: int,
+    together: int,
+    score: Callable[[list[Overrides]], list[float]],
+) -> None:
+    """Have points of a space scored: all at once, or `together` at a time where TPE learns.
+
+    Higher scores are better. The same points for the same seed, whichever score comes first.
+    """
+    learns = isinstance(study.sampler, optuna.samplers.TPESampler)
+    while number:
+        asked = [study.ask(space) for _ in range(min(number, together) if learns else number)]
+        scores = score([trial.params for trial in asked])
+        for trial, value in zip(asked, scores, strict=True):
+            if learns:  # a grid would stop an optimisation that is not under way
+                study.tell(trial, value)
+        number -= len(asked)

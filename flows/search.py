@@ -1,0 +1,170 @@
+"""Search for parameters: many trainings, on every machine whose worker has joined the pool.
+
+python -m flows.search '{"train.lr": [0.5, 1.0], "train.seed": [1, 2, 3]}'    # --help: the rest
+
+On the server that Prefect's profile names; where it names none, on this machine, this checkout.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from typing import Annotated, Any, Literal
+
+import pandas as pd
+from prefect import artifacts, flow
+from prefect.client.schemas.objects import State
+from prefect.exceptions import CancelledRun, ParameterTypeError, SignatureMismatchError
+from prefect.logging.loggers import disable_logger
+from prefect.settings import (
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    get_current_settings,
+    temporary_settings,
+)
+from prefect.states import Cancelled, Completed, Failed
+from pydantic import Field
+
+from flows.clones import ROOT, temporary_clone
+from flows.coordinator import DEPLOYMENT, Trials, online, ref_of
+from flows.gate import RefusedError, approve
+from flows.points import (
+    Grid,
+    Range,
+    Sampler,
+    Space,
+    check,
+    count,
+    create_study,
+    explore,
+    to_seeds,
+    to_space,
+)
+from flows.publish import COMMITTED, push
+from flows.retrain import refused
+from flows.schedule import POOL, any_port, service
+from mnist_pipeline.__main__ import one_line_errors
+from mnist_pipeline.files import InputError, parse_json, parse_yaml, read_text, write_atomically
+from mnist_pipeline.leash import leashed
+from mnist_pipeline.params import PATH
+from mnist_pipeline.review.audit import warn_of_changes
+from mnist_pipeline.review.git import git
+from mnist_pipeline.review.pictures import write
+from mnist_pipeline.review.ranking import FAULT, SEED, describe, draw, rank, winner
+from mnist_pipeline.review.statistics import ALPHA
+
+BUILD = ROOT / "build/search"
+
+
+@flow(name="search")
+def search(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
+    grid: Grid,
+    repository: str = "",
+    branch: str = "main",
+    sampler: Sampler | None = None,
+    trials: Annotated[int, Field(ge=1)] | None = None,
+    parallel: Annotated[int, Field(ge=1, le=200)] = 2,
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1,
+    publish: Literal["none", "branch"] = "none",
+) -> State[None]:
+    """Train a branch's tip with many parameters, and rank them by validation accuracy.
+
+    Args:
+        grid: values for keys of params.yaml, {"train.lr": [0.5, 1.0]}, or ranges,
+            {"train.lr": {"low": 0.1, "high": 2, "log": true}}. With a list for train.seed, each
+            point is trained with each seed, and counts with its mean.
+        repository: what the workers clone; empty: where this project's checkout came from.
+        branch: whose tip to train; empty: the repository's own.
+        sampler: of Optuna; empty: grid for lists alone, else tpe.
+        trials: how many points to try; empty: the whole grid.
+        parallel: how many trainings at once.
+        seed: of the sampler.
+        publish: propose the best point as a branch of its own, where it passes the gate.
+    """
+    try:
+        with temporary_clone(repository, branch) as folder:
+            check(folder, grid)
+            space = to_space(grid, parse_yaml(read_text(folder / PATH), str(PATH)))
+            seeds = to_seeds(space.pop(SEED, None))
+            ranges = any(isinstance(values, Range) for values in grid.values())
+            study = create_study(space, sampler or ("tpe" if ranges else "grid"), seed)
+            number = count(study, space, trials)
+            found = Trials(folder, repository, parallel, seeds, number)
+            explore(study, space, number, parallel, found.score)
+            table = pd.DataFrame(found.rows.values())
+            ranking = rank(table)
+            show(table, ranking, space, repository == str(ROOT))
+            proposed = f"; {propose(found, ranking, branch)}" if publish == "branch" else ""
+    except CancelledRun:
+        return Cancelled(message="its trials are cancelled, too")
+    except (RefusedError, InputError) as error:
+        return refused(str(error))
+    if failed := (table[FAULT] != "").sum():
+        return Failed(message=f"{failed} of {len(table)} trials failed{proposed}")
+    return Completed(message=f"{len(table)} trials{proposed}")
+
+
+def show(trials: pd.DataFrame, ranking: pd.DataFrame, space: Space, here: bool) -> None:
+    """Say what was found and what to do next, on stdout, in Prefect and in build/search."""
+    text = describe(trials, ranking, here)
+    artifacts.create_markdown_artifact(text, key="search-ranking")
+    write_atomically(BUILD / "trials.csv", trials.to_csv(index=False).encode())
+    logarithmic = {key for key, one in space.items() if getattr(one, "log", False)}
+    write(BUILD / "trials.png", draw(trials, logarithmic))
+    print(f"{text}\n\n{BUILD.relative_to(ROOT)}/: trials.csv, trials.png")
+
+
+def propose(found: Trials, ranking: pd.DataFrame, branch: str) -> str:
+    """Push the best point's result as a branch, where the gate lets it pass; where it went."""
+    if not (best := winner(ranking)):
+        raise RefusedError("no trial was trained")
+    git(found.folder, "checkout", "--quiet", ref_of(found.commit, best), "--", *COMMITTED)
+    verdict = approve(found.folder, "branch", ALPHA)
+    return f"{push(found.folder, branch, 'branch', verdict)}: {verdict}"
+
+
+def main() -> None:
+    """Search on the server that is named, or on one of our own, with workers of our own."""
+    options = parse()
+    if get_current_settings().api.url:
+        print(f"Workers of the pool {POOL}: {online()}")
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 30}):
+            state = search(**options, return_state=True)
+        sys.exit(0 if state.is_completed() else 1)
+    warn_of_changes("the search")
+    port, log = any_port(), BUILD / "service.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    workers = [["--pool", POOL, "--limit", "1"]] * int(options["parallel"])
+    print(f"Starting a server of Prefect and {len(workers)} workers. They write to {log}.")
+    with tempfile.TemporaryDirectory(prefix="mnist_pipeline-search-") as home, log.open("w") as out:
+        os.environ |= {"PREFECT_HOME": home, "PREFECT_WORKER_QUERY_SECONDS": "2"}
+        with service(port, workers, "--name", DEPLOYMENT, log=out):
+            here = [f"repository={ROOT}", "branch="]
+            words = [sys.argv[1], *here, *sys.argv[2:]]
+            command = leashed(sys.executable, "-m", "flows.search", *words)
+            sys.exit(subprocess.run(command, check=False).returncode)
+
+
+def parse() -> dict[str, Any]:
+    """The command line as the flow's parameters; InputError where it would not take them."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.search",
+        description=search.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("grid", help="as JSON")
+    parser.add_argument("others", nargs="*", metavar="NAME=VALUE", help="such as parallel=4")
+    words = parser.parse_args()
+    options = {"grid": parse_json(words.grid, "grid")}
+    options |= {name: value for name, _, value in (one.partition("=") for one in words.others)}
+    try:
+        with disable_logger("prefect.flows"):  # it would say the same at length
+            return search.validate_parameters(options)
+    except (ParameterTypeError, SignatureMismatchError) as error:
+        faults = str(error).removeprefix("Flow run received invalid parameters:")
+        raise InputError(f"search: {faults}") from error
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()

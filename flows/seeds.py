@@ -1,0 +1,43 @@
+"""make noise: the seeds trained by a search where a pool has workers, else on this machine.
+
+python -m flows.seeds --seeds 5
+"""
+
+from contextlib import suppress
+from pathlib import Path
+
+from prefect.settings import get_current_settings
+
+from flows.clones import temporary_clone
+from flows.coordinator import name_of, online, ref_of
+from flows.search import search
+from mnist_pipeline.__main__ import one_line_errors
+from mnist_pipeline.files import InputError
+from mnist_pipeline.review import noise
+from mnist_pipeline.review.git import check_out, git
+from mnist_pipeline.review.ranking import SEED
+from mnist_pipeline.review.result import Result, read_result
+
+
+def train(folder: Path, seeds: list[int]) -> dict[int, Result]:
+    """The results of a clone's commit with these seeds, which origin has as experiments then."""
+    commit = git(folder, "rev-parse", "HEAD").strip()
+    state = search({SEED: seeds}, branch=commit, parallel=online(), return_state=True)
+    if not state.is_completed():
+        raise InputError(f"search: {state.message}")
+    results = {}
+    with temporary_clone("", commit) as origin:
+        for seed in seeds:
+            ref, result = ref_of(commit, name_of(commit, {SEED: seed})), folder / f"seed-{seed}"
+            git(origin, "fetch", "--quiet", "origin", ref)
+            check_out(origin, "FETCH_HEAD", result)
+            results[seed] = read_result(result)
+    return results
+
+
+if __name__ == "__main__":
+    workers = 0
+    with suppress(InputError):  # no server, no pool
+        workers = online() if get_current_settings().api.url else 0
+    with one_line_errors():
+        noise.main(train if workers else None)

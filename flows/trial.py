@@ -1,0 +1,48 @@
+"""One training of a search, on whatever machine: the four stages, then an experiment of DVC."""
+
+from pathlib import Path
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from flows.clones import override_params, temporary_clone
+from flows.gate import RefusedError
+from flows.repro import has_remote, run_dvc
+from flows.retrain import Overrides, refused, run_stages
+from mnist_pipeline.review.git import git
+
+TRAINED = ["download", "train", "evaluate"]  # save refuses a model of too little accuracy
+AWAY: list[float] = [5, 20, 60, 180]  # seconds to wait for git or the DVC remote
+
+
+@flow(name="trial")
+def trial(repository: str, commit: str, overrides: Overrides, name: str) -> State[None]:
+    """Train a commit with other parameters, and push the result as an experiment.
+
+    Refused where a stage fails: another attempt would not help.
+    """
+    try:
+        with temporary_clone(repository, commit) as folder:
+            override_params(folder, overrides)
+            end = run_stages(folder, force=False)
+            exported, why = end.is_completed(), str(end.message)
+            if not exported and not why.startswith("save: "):
+                return refused(why)
+            push_experiment(folder, name, [] if exported else TRAINED)
+            return Completed(message=name if exported else f"{name}, without a model: {why}")
+    except RefusedError as error:
+        return refused(str(error))
+
+
+@task(cache_policy=NO_CACHE, name="push", retries=len(AWAY), retry_delay_seconds=AWAY)
+def push_experiment(folder: Path, name: str, stages: list[str]) -> None:
+    """Push a clone's data, of all stages or of some, and then its result as an experiment."""
+    if has_remote(folder):
+        run_dvc(folder, "push", *stages)
+    for key, value in {"user.name": "search", "user.email": "search@localhost"}.items():
+        git(folder, "config", key, value)  # the machine may have no name for its commits
+    words = ("--force", "--include-untracked", "metrics", "--name", name)
+    run_dvc(folder, "exp", "save", *words, *stages)
+    run_dvc(folder, "exp", "push", "--force", "--no-cache", "origin", name)

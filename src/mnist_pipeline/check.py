@@ -1,0 +1,44 @@
+"""Check params.yaml, and other values for its keys, without running anything.
+
+PYTHONPATH=src python -m mnist_pipeline check '{"train.lr": [0.5, 1.0]}'
+"""
+
+import argparse
+from typing import Any
+
+from mnist_pipeline.arithmetic import RuntimeParams
+from mnist_pipeline.download import DataParams
+from mnist_pipeline.evaluate import EvaluateParams
+from mnist_pipeline.files import InputError, Record, parse_json, validate
+from mnist_pipeline.params import load_params
+from mnist_pipeline.save import SaveParams
+from mnist_pipeline.train import TrainParams
+
+SCHEMAS: dict[str, type[Record]] = {
+    "data": DataParams,
+    "runtime": RuntimeParams,
+    "train": TrainParams,
+    "evaluate": EvaluateParams,
+    "save": SaveParams,
+}
+
+
+def main() -> None:
+    """Check the sections that stages depend on; one line and exit status 2 for the first fault."""
+    parser = argparse.ArgumentParser(description="Check params.yaml, and other values for it.")
+    parser.add_argument("values", nargs="?", default="{}", help="as JSON, a list for each key")
+    others = parse_json(parser.parse_args().values, "values")
+    params = {section: load_params(section, schema) for section, schema in SCHEMAS.items()}
+    for key, values in others.items():
+        check(params, key, values)
+    print("params.yaml: each value is one that its stage takes")
+
+
+def check(params: dict[str, Record], key: str, values: list[Any]) -> None:
+    """Raises InputError for a key that no stage depends on, or a value that it cannot have."""
+    section, _, name = key.partition(".")
+    if section not in params:
+        raise InputError(f"values: {key}: expected a key of {', '.join(params)}")
+    for value in values:
+        changed = params[section].model_dump() | {name: value}
+        validate(SCHEMAS[section], changed, "values", section)

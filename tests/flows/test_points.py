@@ -1,0 +1,97 @@
+"""What a search tries: the points of lists and ranges, and what is refused before any trial."""
+
+import pytest
+from conftest import ROOT
+from flows.points import Grid, check, count, create_study, explore, to_seeds, to_space
+from pydantic import TypeAdapter, ValidationError
+
+from mnist_pipeline.files import InputError, parse_yaml
+
+PARAMS = parse_yaml((ROOT / "params.yaml").read_text(), "params.yaml")
+LISTS = {"train.lr": [0.5, 1.0], "train.gamma": [0.6, 0.7, 0.8], "data.source": ["digits"]}
+RANGES = {"train.lr": {"low": 0.1, "high": 2, "log": True}, "train.epochs": {"low": 1, "high": 3}}
+
+
+def points(grid, sampler, trials=None, seed=1, together=3):
+    """The batches of points that a sampler has scored; the best learning rate is 0.7."""
+    space = to_space(TypeAdapter(Grid).validate_python(grid), PARAMS)
+    study, batches = create_study(space, sampler, seed), []
+
+    def score(batch):
+        batches.append(batch)
+        return [-abs(point["train.lr"] - 0.7) for point in batch]
+
+    explore(study, space, count(study, space, trials), together, score)
+    return batches
+
+
+def test_grid_has_every_point_once():
+    """All at once, since none depends on another; trials cuts it short."""
+    (batch,) = points(LISTS, "grid")
+    assert len(batch) == len({tuple(point.items()) for point in batch}) == 6
+    assert {point["train.gamma"] for point in batch} == {0.6, 0.7, 0.8}
+    assert points(LISTS, "grid", trials=4) == [batch[:4]]
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_ranges_are_kept_and_reproduced(sampler):
+    """Values within the range, whole where params.yaml has a whole number; a seed decides them."""
+    batches = points(RANGES, sampler, trials=20)
+    found = [point for batch in batches for point in batch]
+    assert len(found) == 20
+    assert all(0.1 <= point["train.lr"] <= 2 for point in found)
+    assert {point["train.epochs"] for point in found} == {1, 2, 3}
+    assert points(RANGES, sampler, trials=20) == batches
+    assert points(RANGES, sampler, trials=20, seed=2) != batches
+
+
+def test_tpe_learns_from_what_it_is_told():
+    """In batches; the last points lie closer to the best than those taken at random."""
+    batches = points(RANGES, "tpe", trials=40)
+    assert [len(batch) for batch in batches] == [3] * 13 + [1]
+    far = [abs(point["train.lr"] - 0.7) for batch in batches for point in batch]
+    assert sum(far[-10:]) < sum(far[:10]) / 2
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ({"train.lr": {"low": 2, "high": 1}}, "grid: train.lr: `low <= high` must hold"),
+        (RANGES, "sampler: expected random or tpe for a range, found grid"),
+    ],
+)
+def test_refused_before_any_trial(grid, message):
+    """One line that names the key, what was expected and what was found."""
+    with pytest.raises(InputError, match=f"^{message}"):
+        points(grid, "grid")
+
+
+@pytest.mark.parametrize("values", [[1.0, -1], {"low": -1, "high": 1}])
+def test_values_are_those_of_the_clone(values):
+    """Its own code says what its params.yaml may hold, for ranges at both ends."""
+    grid = TypeAdapter(Grid).validate_python({"train.lr": values})
+    with pytest.raises(InputError, match=r"^values: train.lr: expected greater than 0, found -1$"):
+        check(ROOT, grid)
+
+
+def test_ranges_have_no_end():
+    """Random and TPE must be told how many points to take."""
+    with pytest.raises(InputError, match=r"^trials: expected a number"):
+        points(RANGES, "random")
+
+
+@pytest.mark.parametrize("grid", [{}, {"train.lr": []}, {"train.lr": {"low": 1}}, {"lr": [1]}])
+def test_refused_by_the_type(grid):
+    """What Prefect refuses before there is a run: the flow's parameters have this schema."""
+    with pytest.raises(ValidationError):
+        TypeAdapter(Grid).validate_python(grid)
+
+
+def test_seeds_are_a_list():
+    """They are crossed with each point; a sampler would choose between them."""
+    space = to_space(TypeAdapter(Grid).validate_python({"train.seed": [3, 4]}), PARAMS)
+    assert to_seeds(space["train.seed"]) == [{"train.seed": 3}, {"train.seed": 4}]
+    assert to_seeds(None) == [{}]
+    ranged = TypeAdapter(Grid).validate_python({"train.seed": {"low": 1, "high": 9}})
+    with pytest.raises(InputError, match=r"^grid: train.seed: expected a list, found a range"):
+        to_seeds(to_space(ranged, PARAMS)["train.seed"])

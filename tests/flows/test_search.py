@@ -1,0 +1,170 @@
+"""A search on a real server: trials on two workers as on two machines, results in git."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pandas as pd
+import psutil
+import pytest
+from conftest import copy_of_project, dvc, git
+from service import Service, digits_repository
+
+GRID = '{"train.lr": [0.5, 1e30], "train.seed": [1, 2]}'
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Two workers whose homes and caches are their own, each for one run at a time."""
+    folder = tmp_path_factory.mktemp("search")
+    service = Service(folder, digits_repository(folder / "repository"))
+    service.start_server()
+    service.install()
+    for home in ("one", "two"):
+        service.start_worker("--limit", "1", home=home)
+    service.start_worker(pool="search")
+    yield service
+    service.stop()
+
+
+def trials(service: Service) -> dict[str, list[Any]]:
+    """Name → runs of every trial that was ordered so far."""
+    deployment = {"name": {"any_": ["search"]}}
+    flow = {"name": {"any_": ["trial"]}}
+    found: dict[str, list[Any]] = {}
+    for run in service.api("POST", "flow_runs/filter", flows=flow, deployments=deployment):
+        found.setdefault(run["name"], []).append(run)
+    return found
+
+
+def search(service: Service, *words: str) -> subprocess.CompletedProcess[str]:
+    """The command, in the service's checkout."""
+    return subprocess.run(
+        [sys.executable, "-m", "flows.search", *words],
+        cwd=service.checkout,
+        env=service.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def done(service: Service) -> subprocess.CompletedProcess[str]:
+    """A search over learning rates, of which one is far too great."""
+    return search(service, GRID, "parallel=2")
+
+
+def test_failed_trials_are_reported_and_the_rest_goes_on(service, done):
+    """With the stage's own line, and exit status 1; another attempt would not help, so none is."""
+    assert done.returncode == 1, done.stdout + done.stderr
+    faults = re.findall(r"^- trial-\w{12}: Refused: train: error: (.*)", done.stdout, re.MULTILINE)
+    assert len(faults) == 2
+    assert all("finite" in fault for fault in faults), faults
+    assert [len(runs) for runs in trials(service).values()] == [1] * 4
+
+
+def test_both_machines_have_trained(service, done):
+    """Each has a cache of its own, with the weights of what it trained."""
+    for home in ("one", "two"):
+        assert (service.folder / home / "mnist_pipeline/retrain/cache/files").is_dir()
+
+
+def test_table_and_experiments_agree(service, done):
+    """Two experiments on origin, with the names and accuracies of the table."""
+    table = pd.read_csv(service.checkout / "build/search/trials.csv")
+    trained = table.dropna(subset=["validation_accuracy"])
+    refs = git(service.origin, "for-each-ref", "--format=%(refname)", "refs/exps").split()
+    found = {}
+    for ref in refs:
+        history = git(service.origin, "show", f"{ref}:metrics/history.csv")
+        found[ref.rpartition("/")[2]] = float(history.rpartition(",")[2])
+    assert found == dict(zip(trained["experiment"], trained["validation_accuracy"], strict=True))
+    assert len(found) == 2
+    assert f"\n| 0.5 | {100 * sum(found.values()) / 2:.2f} % |" in done.stdout
+
+
+def test_what_is_done_is_not_trained_again(service, done):
+    """The same search again orders runs of the failed trials alone, and says the same."""
+    before = trials(service)
+    assert search(service, GRID, "parallel=2").stdout == done.stdout
+    new = {name: len(runs) - len(before[name]) for name, runs in trials(service).items()}
+    assert sorted(new.values()) == [0, 0, 1, 1]
+
+
+def test_commands_for_the_next_step_work(service, done):
+    """In a clone of somebody else's: each line of the block that the search prints."""
+    (block,) = re.findall(r"^```\n(.*?)^```", done.stdout, re.MULTILINE | re.DOTALL)
+    for line in block.splitlines():
+        where = {"cwd": service.checkout, "env": service.environment}
+        assert subprocess.run(line.split(), **where, check=False).returncode == 0, line
+
+
+def test_search_from_the_dashboard_proposes_the_best(service, done):
+    """The deployment takes the same parameters; the best goes to a branch, main stays."""
+    before = git(service.origin, "rev-parse", "main")
+    run = service.run("search/manual", grid={"train.lr": [0.5, 1.0]}, publish="branch")
+    message = service.wait(run, "COMPLETED")["message"]
+    assert re.match(r"2 trials; retrain/\w{12}: the first publication", message)
+    assert git(service.origin, "rev-parse", "main") == before
+    branch = re.search(r"retrain/\w{12}", message)[0]
+    changed = git(service.origin, "diff", "--name-only", f"main...{branch}").split()
+    assert {"dvc.lock", "params.yaml", "metrics/history.csv"} <= {*changed}
+
+
+def test_a_model_that_is_not_exported_is_ranked(service, done):
+    """Too little accuracy for save is a result like any other; the experiment has no model."""
+    grid = {"train.lr": [0.5], "save.min_accuracy": [0.999]}
+    service.wait(service.run("search/manual", grid=grid), "COMPLETED")
+    ((run,),) = [runs for runs in trials(service).values() if "save" in str(runs[0]["parameters"])]
+    assert "without a model: save: error: metrics/metrics.json" in run["state"]["message"]
+    assert git(service.origin, "for-each-ref", f"refs/exps/**/{run['name']}")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "status"),
+    [({"grid": {"lr": [1]}}, 409), ({"grid": {"train.lr": [1]}, "parallel": 0}, 409)],
+)
+def test_refused_before_a_run_exists(service, parameters, status):
+    """What the schema of the deployment's parameters can see."""
+    with pytest.raises(httpx.HTTPStatusError) as refused:
+        service.run("search/manual", **parameters)
+    assert refused.value.response.status_code == status
+
+
+def test_refused_before_any_trial(service, done):
+    """What only the schemas of params.yaml can see: the run ends as Refused and says why."""
+    before = trials(service)
+    run = service.run("search/manual", grid={"train.lr": [-1.0]})
+    state = service.wait(run, "FAILED")
+    assert (state["name"], state["message"]) == (
+        "Refused",
+        "values: train.lr: expected greater than 0, found -1.0",
+    )
+    assert trials(service).keys() == before.keys()
+
+
+def test_search_with_nothing_prepared(tmp_path):
+    """No server, no remote: experiments and data land in the checkout, and every process ends."""
+    checkout = copy_of_project(tmp_path / "checkout")
+    own = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    own |= {"PYTHONPATH": f"{checkout / 'src'}:{checkout}", "TMPDIR": str(tmp_path)}
+    environment = os.environ | own
+    grid = {"data.source": ["digits"], "train.epochs": [1], "save.min_accuracy": [0.0]}
+    command = [sys.executable, "-m", "flows.search", json.dumps(grid), "parallel=1"]
+    done = subprocess.run(
+        command, cwd=checkout, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (checkout / "build/search/service.log").stat().st_size > 0
+    everyone = psutil.process_iter(["environ"])
+    assert not [one for one in everyone if own.items() <= (one.info["environ"] or {}).items()]
+    (name,) = re.findall(r"dvc exp apply (trial-\w{12})", done.stdout)
+    assert dvc(checkout, "exp", "apply", name).returncode == 0
+    assert "up to date" in dvc(checkout, "status").stdout
+    assert (checkout / "models/mnist_cnn.onnx").exists()

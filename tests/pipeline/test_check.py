@@ -1,0 +1,39 @@
+"""The check of params.yaml, and of other values for its keys, without running anything."""
+
+import json
+
+import pytest
+from conftest import refusal, set_params
+
+from mnist_pipeline import check
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"train.lr": [1.0, -1]}, "values: train.lr: expected greater than 0, found -1"),
+        ({"train.epochs": [1.5]}, "values: train.epochs: expected a valid integer, found 1.5"),
+        ({"train.speed": [1]}, "values: train.speed: unknown key"),
+        ({"data.source": ["cats"]}, "values: data.source: expected 'mnist' or 'digits'"),
+        ({"machine.threads": [1]}, "values: machine.threads: expected a key of data, runtime"),
+    ],
+)
+def test_values_are_refused_by_name(workspace, monkeypatch, capsys, values, message):
+    """One line: the key, what was expected, what was found."""
+    monkeypatch.setattr("sys.argv", ["check", json.dumps(values)])
+    assert refusal(check.main, capsys).startswith(message)
+
+
+def test_params_are_refused_by_name(workspace, monkeypatch, capsys):
+    """Those of params.yaml itself, as its stage would."""
+    set_params(evaluate={"batch_size": 0})
+    monkeypatch.setattr("sys.argv", ["check"])
+    assert "params.yaml: evaluate.batch_size: expected" in refusal(check.main, capsys)
+
+
+def test_good_values_pass(workspace, monkeypatch, capsys):
+    """Nothing is run or written."""
+    monkeypatch.setattr("sys.argv", ["check", '{"train.lr": [0.1, 2], "train.seed": [7]}'])
+    check.main()
+    assert "each value is one that its stage takes" in capsys.readouterr().out
+    assert not (workspace / "models").exists()
