@@ -1,7 +1,8 @@
 """Which instructions the numerical libraries use: said before they load, since they choose then.
 
 Portable arithmetic takes AVX2, which x86-64 processors have had since 2013, and an order of
-additions that Intel's and AMD's share. Each library is asked for it by a variable.
+additions that Intel's and AMD's share. Each library is asked for it by a variable; square roots,
+where that is not enough, are runtime.py's.
 """
 
 import os

@@ -1,5 +1,6 @@
 """The network, and its weights as a safetensors file."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from mnist_pipeline.dataset import normalize
-from mnist_pipeline.files import InputError, Record, write_atomically
-from mnist_pipeline.mnist import CLASSES
+from mnist_pipeline.files import NEW_TRAIN, InputError, Record, write_atomically
+from mnist_pipeline.mnist import CLASSES, TRAIN_IMAGES, TRAIN_LABELS
 from mnist_pipeline.parallel import Workers
 
 
@@ -73,6 +74,17 @@ class Provenance(Record):
     dry_run: bool
     parameters: dict[str, Any]  # the train section of params.yaml
     data: dict[str, str]  # file name → SHA-256
+
+
+def describe(parameters: dict[str, Any], new: list[str]) -> Provenance:
+    """What weights are trained with: the train section, MNIST's files, the names of new images."""
+    paths = (TRAIN_IMAGES, TRAIN_LABELS)
+    data = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    if new:
+        data[f"{NEW_TRAIN}: {len(new)} images"] = hashlib.sha256("".join(new).encode()).hexdigest()
+    else:
+        del parameters["new_images_weight"]  # which then changes nothing
+    return Provenance(dry_run=parameters["dry_run"], parameters=parameters, data=data)
 
 
 def predict(net: Net, images: Tensor, batch_size: int, workers: Workers) -> Tensor:

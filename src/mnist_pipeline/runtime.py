@@ -15,6 +15,7 @@ from mnist_pipeline.arithmetic import LIBRARIES, RuntimeParams
 from mnist_pipeline.files import InputError
 
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # malloc.h
+OVERRIDES = torch.library.Library("aten", "IMPL")  # kernels of ours in place of torch's
 
 
 def start(params: RuntimeParams) -> torch.device:
@@ -36,6 +37,8 @@ def start(params: RuntimeParams) -> torch.device:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     torch.set_num_threads(1)  # an operation's; parallel.py runs operations side by side
+    if params.arithmetic == "portable":
+        OVERRIDES.impl("sqrt_", _round_roots_correctly, "CPU", allow_override=True)
     _keep_freed_memory()
     return _device(params.device)
 
@@ -74,6 +77,16 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(": ")[2]
     return platform.processor() or platform.machine()
+
+
+def _round_roots_correctly(x: torch.Tensor) -> torch.Tensor:
+    """Tensor.sqrt_, as IEEE 754 asks for it.
+
+    torch leaves it to MKL, which improves an estimate of the processor's (rsqrtps). Intel's and
+    AMD's estimates differ, and so do the roots, in one of thirteen, whatever MKL_CBWR says.
+    """
+    np.sqrt(x.numpy(), out=x.numpy())
+    return x
 
 
 def _device(name: str) -> torch.device:

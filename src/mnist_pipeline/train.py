@@ -4,7 +4,6 @@ PYTHONPATH=src python -m mnist_pipeline train
 """
 
 import copy
-import hashlib
 import json
 import math
 import time
@@ -29,14 +28,12 @@ from mnist_pipeline.dataset import normalize
 from mnist_pipeline.files import (
     ENVIRONMENT,
     HISTORY,
-    NEW_TRAIN,
     WEIGHTS,
     InputError,
     Record,
     write_atomically,
 )
-from mnist_pipeline.mnist import TRAIN_IMAGES, TRAIN_LABELS
-from mnist_pipeline.model import Net, Provenance, predict, write_weights
+from mnist_pipeline.model import Net, describe, predict, write_weights
 from mnist_pipeline.parallel import MachineParams, PowerOfTwo, Workers
 from mnist_pipeline.params import load_params
 
@@ -79,7 +76,7 @@ def main() -> None:
         return
     device, workers = ranks.join(device, machine)
     start = time.monotonic()
-    provenance = describe(params, new)
+    provenance = describe(params.model_dump(), new)
     environment = runtime.environment(device, platform.arithmetic)
     # How many epochs there are does not change an epoch: with more, a training goes on.
     work = provenance.model_dump(exclude={"parameters": {"epochs"}}) | {"environment": environment}
@@ -246,14 +243,3 @@ def progress_line(epoch: int, number: int, batches: tuple[Tensor, ...], loss: fl
     total = sum(map(len, batches))
     percent = 100.0 * number / len(batches)
     return f"Train Epoch: {epoch} [{done}/{total} ({percent:.0f}%)]\tLoss: {loss:.6f}"
-
-
-def describe(params: TrainParams, new: list[str]) -> Provenance:
-    """What the weights are trained with, for their file; `new` are the names of new images."""
-    paths, parameters = (TRAIN_IMAGES, TRAIN_LABELS), params.model_dump()
-    data = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-    if new:
-        data[f"{NEW_TRAIN}: {len(new)} images"] = hashlib.sha256("".join(new).encode()).hexdigest()
-    else:
-        del parameters["new_images_weight"]  # which then changes nothing
-    return Provenance(dry_run=params.dry_run, parameters=parameters, data=data)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from conftest import refusal, set_params
@@ -45,6 +46,16 @@ def test_algorithms_are_deterministic():
     torch.use_deterministic_algorithms(False)
     runtime.start(params())
     assert torch.are_deterministic_algorithms_enabled()
+
+
+def test_portable_roots_are_correctly_rounded():
+    """What Adadelta needs; MKL's depend on the processor. Also for weights of a convolution."""
+    runtime.start(params())
+    values = torch.rand(100_003, generator=torch.Generator().manual_seed(1))
+    weights = values[:18_432].view(64, 32, 3, 3).to(memory_format=torch.channels_last)
+    for tensor in (values, weights):
+        exact = np.sqrt(tensor.double().numpy()).astype(np.float32)  # double: no second rounding
+        assert (tensor.clone().sqrt_().numpy() == exact).all()
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "arm64"])

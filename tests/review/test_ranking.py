@@ -52,6 +52,12 @@ def test_seeds_alone_are_one_point():
     assert draw(seeds, set()).axes[0].get_xlabel() == "train.seed"
 
 
+def test_picture_of_one_trial():
+    """Nothing varies, and no seed was asked for: its name tells which it is."""
+    one = FOUND.head(1).drop(columns="train.seed")
+    assert draw(one, set()).axes[0].get_xlabel() == "experiment"
+
+
 def test_picture_has_a_panel_for_each_parameter_that_varies():
     """A dot for each trial that was trained, on a logarithmic axis where the range was one."""
     table = FOUND.assign(

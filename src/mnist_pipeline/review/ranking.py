@@ -82,7 +82,8 @@ def to_markdown(ranking: pd.DataFrame) -> str:
 def draw(trials: pd.DataFrame, logarithmic: set[str]) -> Figure:
     """Validation accuracy against each parameter that varies: a dot a trial, a bar a mean."""
     found = trials.dropna(subset=[SCORE])
-    keys = [key for key in searched(found) if found[key].nunique() > 1] or [SEED]
+    keys = [key for key in searched(found) if found[key].nunique() > 1]
+    keys = keys or [SEED if SEED in found else NAME]  # nothing else to tell them apart
     figure = Figure(figsize=(4.8 * len(keys), 3.8), dpi=110, layout="constrained")
     axes = figure.subplots(1, len(keys), sharey=True, squeeze=False)[0]
     axes[0].set_ylabel("validation accuracy, %")
