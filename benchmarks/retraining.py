@@ -85,7 +85,8 @@ def search(service: Service, workers: int, first: int) -> float:
     pool = [service.start_worker("--limit", "1", home=f"machine-{one}") for one in range(workers)]
     seeds = list(range(first, first + TRIALS))
     grid = {"train.epochs": [SHORT], "train.seed": seeds}
-    service.wait(service.run("search/manual", grid=grid, parallel=2 * workers), "COMPLETED")
+    run = service.run("search/manual", grid=grid, parallel=2 * workers)
+    service.wait(run, "COMPLETED", seconds=1800)
     found = service.api("POST", "flow_runs/filter", flows={"name": {"any_": ["trial"]}})
     ours = [run for run in found if run["parameters"]["overrides"]["train.seed"] in seeds]
     ordered = min(datetime.datetime.fromisoformat(run["created"]) for run in ours)
