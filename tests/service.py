@@ -1,7 +1,6 @@
 """A Prefect service of a test's own, and repositories for the flow to work on."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -146,9 +145,7 @@ class Service:
         self.folder, self.origin = folder, origin
         self.checkout = folder / "checkout"
         git(folder, "clone", "--quiet", str(origin), str(self.checkout))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = schedule.any_port()
         settings = schedule.settings(self.port)
         self.url = settings["PREFECT_API_URL"]
         self.environment = os.environ | settings

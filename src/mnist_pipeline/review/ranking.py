@@ -27,7 +27,7 @@ def last_accuracy(history: str) -> float:
 
 
 def searched(trials: pd.DataFrame) -> list[str]:
-    """The parameters that the trials differ in, apart from the seed."""
+    """The parameters that the trials were given, apart from the seed."""
     return [str(key) for key in trials if key not in (SEED, SCORE, NAME, FAULT)]
 
 
