@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 
 FLOWS = ["retrain", "trial", "search"]
-# Events are named after states, by the states' own names: Refused is one of flows/retrain.py.
+# Events are named after states, by the states' own names: Refused is one of flows/stages.py.
 ENDS = ("Completed", "Refused", "Failed", "Cancelled", "Crashed", "TimedOut")
 
 

@@ -6,16 +6,22 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import psutil
+from pydantic import Field
 from ruamel.yaml import YAML
 
-from flows.gate import RefusedError
+from mnist_pipeline.files import InputError
 from mnist_pipeline.params import PATH
 from mnist_pipeline.review.git import clone, git
 
 ROOT = Path(__file__).resolve().parent.parent
+Key = Annotated[str, Field(pattern=r"^[a-z]+\.[a-z_]+$")]  # train.lr
+Value = bool | int | float | str
+Overrides = Annotated[  # pydantic's schema has the keys' pattern, but would let others through
+    dict[Key, Value], Field(json_schema_extra={"additionalProperties": False})
+]
 # Where the clones and the cache that they share lie.
 HOME = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "mnist_pipeline/retrain")
 
@@ -43,13 +49,13 @@ def temporary_clone(repository: str, branch: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def override_params(folder: Path, overrides: dict[str, Any]) -> None:
-    """Change a clone's params.yaml: {"train.lr": 0.5}. Refused for a key that is not there."""
+def override_params(folder: Path, overrides: Overrides) -> None:
+    """Change a clone's params.yaml: {"train.lr": 0.5}. InputError for a key that is not there."""
     yaml = YAML()  # keeps the comments
     tree = yaml.load(folder / PATH)
     for key, value in overrides.items():
         section, _, name = key.partition(".")
         if name not in tree.get(section, {}):
-            raise RefusedError(f"overrides: params.yaml has no key {key}")
+            raise InputError(f"overrides: params.yaml has no key {key}")
         tree[section][name] = value
     yaml.dump(tree, folder / PATH)

@@ -21,7 +21,7 @@ from prefect.runtime import flow_run
 from prefect.settings import get_current_settings
 from prefect.states import Cancelling
 
-from flows.retrain import Overrides
+from flows.clones import Overrides
 from flows.schedule import POOL
 from flows.trial import AWAY
 from mnist_pipeline.files import HISTORY, InputError

@@ -10,15 +10,10 @@ from mnist_pipeline.review.statistics import Comparison, compare, compare_new
 from mnist_pipeline.use.versions import PROD, read_tags
 
 
-class RefusedError(Exception):
-    """Why a result is not published."""
-
-
 def approve(folder: Path, publish: str, alpha: float) -> str:
     """What to say of a clone's result, compared with that in production, or else at its tip.
 
-    Raises RefusedError where it is not sound or significantly worse at `alpha`, and InputError
-    where its files are incomplete or malformed.
+    Raises InputError where it is not sound, or significantly worse at `alpha`.
     """
     new = sound_result(folder)
     prod = read_tags(str(folder)).in_stage(PROD)
@@ -31,18 +26,18 @@ def approve(folder: Path, publish: str, alpha: float) -> str:
             texts.insert(2, git(folder, "show", f"{published}:{NEW}"))
         old = parse_result(*texts[:-1], lock=texts[-1])
     except InputError as error:
-        raise RefusedError(f"the published result is incomplete or malformed: {error}") from error
+        raise InputError(f"the published result is incomplete or malformed: {error}") from error
     if old.test_set != new.test_set:
         reason = "not comparable: the published model was tested on other images"
         if publish == "main":
-            raise RefusedError(reason)
+            raise InputError(reason)
         return reason
     comparisons = {"": compare(old, new), "on new images: ": compare_new(old, new)[1]}
     said = {what: describe(found) for what, found in comparisons.items()}
     for what, found in comparisons.items():
         if len(found.broken) > len(found.fixed) and found.p_value < alpha:
             reason = f"significantly worse than the published model: {what}{said[what]}"
-            raise RefusedError(reason)
+            raise InputError(reason)
     return f"not significantly worse than the published model: {said['']}"
 
 
@@ -57,7 +52,7 @@ def sound_result(folder: Path) -> Result:
     accuracy = result.metrics.accuracy
     floor = parse_yaml(read_text(folder / PATH), str(PATH))["save"]["min_accuracy"]
     if result.metrics.dry_run:
-        raise RefusedError("this is the result of a dry run")
+        raise InputError("this is the result of a dry run")
     if accuracy < floor:
-        raise RefusedError(f"the accuracy {accuracy} is below save.min_accuracy = {floor}")
+        raise InputError(f"the accuracy {accuracy} is below save.min_accuracy = {floor}")
     return result

@@ -18,7 +18,7 @@ from optuna.distributions import (
 )
 from pydantic import Field
 
-from flows.retrain import Key, Overrides, Value
+from flows.clones import Key, Overrides, Value
 from mnist_pipeline.files import InputError, Record
 from mnist_pipeline.review.ranking import SEED
 

@@ -27,7 +27,7 @@ from pydantic import Field
 
 from flows.clones import ROOT, temporary_clone
 from flows.coordinator import DEPLOYMENT, Trials, online, ref_of
-from flows.gate import RefusedError, approve
+from flows.gate import approve
 from flows.points import (
     Grid,
     Range,
@@ -41,8 +41,8 @@ from flows.points import (
     to_space,
 )
 from flows.publish import COMMITTED, push
-from flows.retrain import refused
 from flows.schedule import POOL, any_port, service
+from flows.stages import refused
 from mnist_pipeline.__main__ import one_line_errors
 from mnist_pipeline.files import InputError, parse_json, parse_yaml, read_text, write_atomically
 from mnist_pipeline.leash import leashed
@@ -97,7 +97,7 @@ def search(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
             proposed = f"; {propose(found, ranking, branch)}" if publish == "branch" else ""
     except CancelledRun:
         return Cancelled(message="its trials are cancelled, too")
-    except (RefusedError, InputError) as error:
+    except InputError as error:
         return refused(str(error))
     if failed := (table[FAULT] != "").sum():
         return Failed(message=f"{failed} of {len(table)} trials failed{proposed}")
@@ -117,7 +117,7 @@ def show(trials: pd.DataFrame, ranking: pd.DataFrame, space: Space, here: bool) 
 def propose(found: Trials, ranking: pd.DataFrame, branch: str) -> str:
     """Push the best point's result as a branch, where the gate lets it pass; where it went."""
     if not (best := winner(ranking)):
-        raise RefusedError("no trial was trained")
+        raise InputError("no trial was trained")
     git(found.folder, "checkout", "--quiet", ref_of(found.commit, best), "--", *COMMITTED)
     verdict = approve(found.folder, "branch", ALPHA)
     return f"{push(found.folder, branch, 'branch', verdict)}: {verdict}"

@@ -7,10 +7,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows.clones import override_params, temporary_clone
-from flows.gate import RefusedError
+from flows.clones import Overrides, override_params, temporary_clone
 from flows.repro import has_remote, run_dvc
-from flows.retrain import Overrides, refused, run_stages
+from flows.stages import refused, run_stages
 from mnist_pipeline.review.git import git
 
 TRAINED = ["download", "train", "evaluate"]  # save refuses a model of too little accuracy
@@ -23,17 +22,14 @@ def trial(repository: str, commit: str, overrides: Overrides, name: str) -> Stat
 
     Refused where a stage fails: another attempt would not help.
     """
-    try:
-        with temporary_clone(repository, commit) as folder:
-            override_params(folder, overrides)
-            end = run_stages(folder, force=False)
-            exported, why = end.is_completed(), str(end.message)
-            if not exported and not why.startswith("save: "):
-                return refused(why)
-            push_experiment(folder, name, [] if exported else TRAINED)
-            return Completed(message=name if exported else f"{name}, without a model: {why}")
-    except RefusedError as error:
-        return refused(str(error))
+    with temporary_clone(repository, commit) as folder:
+        override_params(folder, overrides)
+        end = run_stages(folder, force=False)
+        exported, why = end.is_completed(), str(end.message)
+        if not exported and not why.startswith("save: "):
+            return refused(why)
+        push_experiment(folder, name, [] if exported else TRAINED)
+        return Completed(message=name if exported else f"{name}, without a model: {why}")
 
 
 @task(cache_policy=NO_CACHE, name="push", retries=len(AWAY), retry_delay_seconds=AWAY)

@@ -5,8 +5,9 @@ import subprocess
 import pytest
 from conftest import dvc, git
 from flows import clones
-from flows.gate import RefusedError
 from service import small_repository
+
+from mnist_pipeline.files import InputError
 
 
 def test_clones_of_ended_runs_are_removed(tmp_path, monkeypatch):
@@ -33,5 +34,5 @@ def test_overrides_change_their_key_alone(tmp_path):
     clones.override_params(tmp_path, {"train.lr": 0.5})
     assert params.read_text() == "train:\n  lr: 0.5  # as it was\n"
     for key in ("train.speed", "nothing.lr"):
-        with pytest.raises(RefusedError, match=f"overrides: params.yaml has no key {key}"):
+        with pytest.raises(InputError, match=f"overrides: params.yaml has no key {key}"):
             clones.override_params(tmp_path, {key: 1})

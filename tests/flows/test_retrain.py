@@ -1,13 +1,12 @@
 """The flow and its tasks called as functions, with stand-ins for DVC, the gate and git."""
 
 import pytest
-from conftest import dvc, git
 from flows import clones, retrain
-from flows.gate import RefusedError
-from prefect.cache_policies import NO_CACHE
 from prefect.logging import disable_run_logger
-from prefect.states import Completed, Failed
+from prefect.states import Completed
 from service import small_repository
+
+from mnist_pipeline.files import InputError
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +45,7 @@ def test_refused_before_any_stage(origin, monkeypatch, parameters, reason):
         (["main"], ("Completed", "main: better")),
         ([None, None, "main"], ("Completed", "main: better")),
         ([None, None, None], ("Refused", "main got new commits during each of 3 attempts")),
-        ([RefusedError("a dry run")], ("Refused", "a dry run")),
+        ([InputError("a dry run")], ("Refused", "a dry run")),
     ],
 )
 def test_flow_ends_as_publishing_does(origin, monkeypatch, pushed, end):
@@ -56,7 +55,7 @@ def test_flow_ends_as_publishing_does(origin, monkeypatch, pushed, end):
     def push(folder, *_):
         folders.add(folder)
         result = pushed[len(folders) - 1]
-        if isinstance(result, RefusedError):
+        if isinstance(result, InputError):
             raise result
         return result
 
@@ -73,31 +72,3 @@ def test_flow_ends_as_publishing_does(origin, monkeypatch, pushed, end):
     state = retrain.retrain.fn(repository=origin, publish="main")
     assert (state.name, state.message) == end
     assert len(folders) == len(pushed)
-
-
-@pytest.mark.parametrize(("remote", "flags"), [(True, ["--force", "--pull"]), (False, ["--force"])])
-def test_failed_stage_is_the_last(origin, tmp_path, monkeypatch, remote, flags):
-    """DVC pulls where it has a remote; without one that would fail."""
-    git(tmp_path, "clone", "--quiet", origin, "clone")
-    if not remote:
-        assert dvc(tmp_path / "clone", "remote", "remove", "store").returncode == 0
-    calls = []
-
-    def stage(*words, return_state):
-        calls.append(words)
-        return Failed(message="boom")
-
-    stage.name = "download"
-    monkeypatch.setattr(retrain, "STAGES", [stage, stage])
-    state = retrain.run_stages(tmp_path / "clone", force=True)
-    assert (state.is_failed(), state.message) == (True, "download: boom")
-    assert calls == [("download", tmp_path / "clone", flags)]
-
-
-def test_download_and_train_are_tried_again():
-    """download with growing pauses; train once, since it resumes. DVC alone decides what to run."""
-    tasks = [*retrain.STAGES, retrain.publish_result]
-    tries = {task.name: task.retries for task in tasks}
-    assert tries == {"download": 4, "train": 1, "evaluate": 0, "save": 0, "publish": 0}
-    assert retrain.STAGES[0].retry_delay_seconds == [5, 20, 60, 180]
-    assert all(task.cache_policy == NO_CACHE for task in tasks)

@@ -1,0 +1,69 @@
+"""The four stages of the pipeline as tasks of Prefect: each launches its DVC stage."""
+
+import re
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+from prefect import artifacts, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
+
+from flows.repro import has_remote, run_stage
+from mnist_pipeline.files import parse_yaml, read_text
+from mnist_pipeline.params import PATH
+
+EPOCH = re.compile(r"Train Epoch: (\d+) \[0/")  # its first line
+
+
+def run_stages(folder: Path, force: bool) -> State[Any]:
+    """The four stages in order, up to one that fails."""
+    flags = ["--force"] if force else []
+    if has_remote(folder):
+        flags.append("--pull")  # what was published need not run again
+    for stage in STAGES:
+        state: State[Any] = stage(stage.name, folder, flags, return_state=True)
+        if not state.is_completed():
+            why = str(state.message).rpartition("RuntimeError: ")[2]  # as Prefect puts it
+            return Failed(message=f"{stage.name}: {why}")
+    return Completed()
+
+
+def refused(reason: str) -> State[None]:
+    """The end of a run that publishes nothing."""
+    return Failed(name="Refused", message=reason)
+
+
+@task(cache_policy=NO_CACHE)
+def run_task(stage: str, folder: Path, flags: list[str]) -> State[None]:
+    """A DVC stage, its output in the task's log. Cached means that DVC had nothing to do."""
+    logger = get_run_logger()
+    epochs = parse_yaml(read_text(folder / PATH), str(PATH))["train"]["epochs"]
+    progress: UUID | None = None
+
+    def say(line: str) -> None:
+        nonlocal progress
+        logger.info(line)
+        if found := EPOCH.match(line):
+            if progress is None:
+                progress = cast(
+                    UUID, artifacts.create_progress_artifact(0, key=f"{flow_run.flow_name}-epochs")
+                )
+            artifacts.update_progress_artifact(progress, 100 * (int(found[1]) - 1) / epochs)
+
+    worked = run_stage(stage, folder, flags, say)
+    if progress:
+        artifacts.update_progress_artifact(progress, 100)
+    return Completed() if worked else Completed(name="Cached", message="DVC had nothing to do")
+
+
+STAGES = (
+    # A mirror may be down for a while.
+    run_task.with_options(name="download", retries=4, retry_delay_seconds=[5, 20, 60, 180]),
+    # The second attempt continues after the last finished epoch.
+    run_task.with_options(name="train", retries=1),
+    run_task.with_options(name="evaluate"),
+    run_task.with_options(name="save"),
+)
