@@ -14,12 +14,11 @@ from prefect import artifacts, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter
-from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, WorkerStatus
-from prefect.deployments import run_deployment
+from prefect.client.schemas.objects import TERMINAL_STATES, State, WorkerStatus
 from prefect.exceptions import CancelledRun, ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.settings import get_current_settings
-from prefect.states import Cancelling
+from prefect.states import Cancelling, Scheduled
 
 from flows.clones import Overrides
 from flows.schedule import POOL
@@ -124,17 +123,14 @@ class Trials:
         where = {"name": {"any_": [name]}, "state": {"type": {"any_": [*TERMINAL_STATES]}}}
         before = client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(where))
         identity = {"repository": self.repository, "commit": self.commit, "name": name}
-        run = run_deployment(
-            DEPLOYMENT,
+        return client.create_flow_run_from_deployment(
+            client.read_deployment_by_name(DEPLOYMENT).id,
+            name=name,
             parameters=identity | {"overrides": overrides},
-            flow_run_name=name,
-            scheduled_time=datetime.now(UTC) + timedelta(seconds=delay),
-            timeout=0,
-            as_subflow=False,
+            state=Scheduled(scheduled_time=datetime.now(UTC) + timedelta(seconds=delay)),
             # While a run is under way, the key finds it; after its end, the key is another.
             idempotency_key=f"{name} {len(before)}",
-        )
-        return cast(FlowRun, run).id
+        ).id
 
     def advance(self, number: int) -> None:
         """Say that so many more trials are trained."""

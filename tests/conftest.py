@@ -27,6 +27,7 @@ def _no_dvc_of_ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     patch = pytest.MonkeyPatch()
     for name in ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR"):
         patch.setenv(name, str(tmp_path_factory.mktemp(name.lower())))
+    patch.setenv("DVC_NO_ANALYTICS", "1")  # which each dvc would start a process for
     yield
     patch.undo()
 
