@@ -117,15 +117,6 @@ def test_search_from_the_dashboard_proposes_the_best(service, done):
     assert {"dvc.lock", "params.yaml", "metrics/history.csv"} <= {*changed}
 
 
-def test_a_model_that_is_not_exported_is_ranked(service, done):
-    """Too little accuracy for save is a result like any other; the experiment has no model."""
-    grid = {"train.lr": [0.5], "save.min_accuracy": [0.999]}
-    service.wait(service.run("search/manual", grid=grid), "COMPLETED")
-    ((run,),) = [runs for runs in trials(service).values() if "save" in str(runs[0]["parameters"])]
-    assert "without a model: save: error: metrics/metrics.json" in run["state"]["message"]
-    assert git(service.origin, "for-each-ref", f"refs/exps/**/{run['name']}")
-
-
 @pytest.mark.parametrize(
     ("parameters", "status"),
     [({"grid": {"lr": [1]}}, 409), ({"grid": {"train.lr": [1]}, "parallel": 0}, 409)],

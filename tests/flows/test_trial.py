@@ -1,0 +1,65 @@
+"""A trial as a function, with stages of a second: what it pushes, and what it refuses."""
+
+import pytest
+from conftest import dvc, git
+from flows import clones, trial
+from prefect.states import Completed, Failed
+from service import bare
+
+STAGES = """stages:
+  download: {cmd: echo data > data, outs: [data]}
+  train: {cmd: cat data params.yaml > model, deps: [data], outs: [model], params: [train.lr]}
+  evaluate:
+    cmd: mkdir -p metrics; wc --lines < model > metrics/metrics.json
+    deps: [model]
+    metrics: [{metrics/metrics.json: {cache: false}}]
+  save: {cmd: cp model exported, deps: [model], outs: [exported]}
+"""
+
+
+@pytest.fixture
+def origin(tmp_path, monkeypatch):
+    """A repository with these stages, and its remote; clones out of the way."""
+    monkeypatch.setattr(clones, "HOME", tmp_path / "home")
+    monkeypatch.setattr(trial, "push_experiment", trial.push_experiment.fn)
+    seed = tmp_path / "seed"
+    seed.mkdir()
+    git(seed, "init", "--quiet", "--initial-branch=main")
+    assert dvc(seed, "init", "--quiet").returncode == 0
+    (seed / "dvc.yaml").write_text(STAGES)
+    (seed / "params.yaml").write_text("train: {lr: 1.0}")
+    assert dvc(seed, "repro").returncode == 0
+    origin = bare(seed)
+    assert dvc(seed, "push").returncode == 0
+    return origin
+
+
+@pytest.mark.parametrize("exported", [True, False])
+def test_pushes_data_and_an_experiment(origin, tmp_path, monkeypatch, exported):
+    """Also of a model that save refuses: its accuracy counts like any other's."""
+
+    def run_stages(folder, force):
+        assert dvc(folder, "repro", "save" if exported else "evaluate").returncode == 0
+        return Completed() if exported else Failed(message="save: too bad")
+
+    monkeypatch.setattr(trial, "run_stages", run_stages)
+    state = trial.trial.fn(str(origin), "main", {"train.lr": 0.5}, "trial-x")
+    assert state.is_completed()
+    assert state.message == "trial-x" + ", without a model: save: too bad" * (not exported)
+
+    git(tmp_path, "clone", "--quiet", str(origin), "elsewhere")
+    elsewhere = tmp_path / "elsewhere"
+    assert dvc(elsewhere, "exp", "pull", "origin", "trial-x").returncode == 0
+    assert dvc(elsewhere, "exp", "apply", "trial-x").returncode == 0
+    assert "lr: 0.5" in (elsewhere / "model").read_text()
+    # Without a model of its own, main's lies there, and DVC says that save is to run.
+    assert ("lr: 0.5" in (elsewhere / "exported").read_text()) == exported
+    assert ("save" in dvc(elsewhere, "status").stdout) == (not exported)
+
+
+def test_a_stage_that_fails_is_refused(origin, monkeypatch):
+    """With its reason; nothing is pushed."""
+    monkeypatch.setattr(trial, "run_stages", lambda *_, **__: Failed(message="train: too bad"))
+    state = trial.trial.fn(str(origin), "main", {"train.lr": 0.5}, "trial-x")
+    assert (state.name, state.message) == ("Refused", "train: too bad")
+    assert git(origin, "for-each-ref", "refs/exps") == ""
