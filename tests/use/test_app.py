@@ -142,7 +142,7 @@ def test_a_long_body_is_refused(server: Server, chunked: bool) -> None:
         (b"seven", "expected a picture, found something else"),
         (b"", "expected a picture, found something else"),
         (photo("white", "black")[:200], "expected a picture, found a broken one: "),
-        (photo("white", "white"), "expected a digit, found an empty or a full picture"),
+        (photo("white", "white"), "expected a digit on paper that fills the picture, found none"),
     ],
     ids=["huge", "text", "nothing", "broken", "empty"],
 )

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from benchmarks.pictures import canvas, encoded, photo
+from benchmarks.pictures import EDGE, canvas, encoded, photo
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
@@ -58,14 +58,15 @@ def test_longer_side_and_centre(images):
     assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (20, 2)
 
 
-@pytest.mark.parametrize(("make", "least"), [("canvas", 0.95), ("photo", 0.9)])
+@pytest.mark.parametrize(("make", "least"), [("canvas", 0.95), ("photo", 0.9), ("table", 0.9)])
 def test_any_place_size_and_light(images, make, least):
-    """On a canvas, and photographed, a digit is nearly what it is by itself."""
+    """On a canvas, and photographed, also with a table's edge, a digit is nearly what it is."""
     rng = np.random.default_rng(0)
     some, plain = images
     contents = {
         "canvas": lambda image: encoded(canvas(image, rng), "PNG"),
         "photo": lambda image: photo(image, rng),
+        "table": lambda image: photo(image, rng, EDGE // 2),
     }
     found = [read_digit(io.BytesIO(contents[make](image))) for image in some]
     assert np.mean([alike(*pair) for pair in zip(found, plain, strict=True)]) > least
@@ -95,7 +96,7 @@ def test_mnists_form_stays(images):
     """An image that is as MNIST has it already is taken as it is; an empty one is not."""
     for image in images[0]:
         assert (read_digit(io.BytesIO(encoded(Image.fromarray(image), "PNG"))) == image).all()
-    with pytest.raises(InputError, match="an empty or a full picture"):
+    with pytest.raises(InputError, match=digit.NOTHING):
         seen(Image.new("L", (28, 28)))
 
 
@@ -135,8 +136,14 @@ NOISE = np.random.default_rng(0).integers(0, 256, (300, 300)).astype(np.uint8)
 )
 def test_no_digit(picture):
     """Black, grey, white, a single pixel, noise, mere shade."""
-    with pytest.raises(InputError, match="expected a digit, found an empty or a full picture"):
+    with pytest.raises(InputError, match=digit.NOTHING):
         seen(picture)
+
+
+def test_digit_that_reaches_into_a_corner():
+    """It may be the table: it is refused."""
+    with pytest.raises(InputError, match=digit.NOTHING):
+        seen(drawing([(0, 0), (140, 0), (70, 230)]))
 
 
 def test_several_digits():

@@ -160,7 +160,7 @@ def test_no_digit_and_two_digits(open_page: Open, server: Server) -> None:
     draw(page, [(0.8, 0.2), (0.8, 0.7)])
     expect_refusal(page, "Expected one digit, found several.")
     choose(page, photo("white", "white"))
-    expect_refusal(page, "Expected a digit, found an empty or a full picture.")
+    expect_refusal(page, "Expected a digit on paper that fills the picture, found none.")
 
 
 def test_late_answers_are_dropped(open_page: Open, server: Server) -> None:

@@ -25,6 +25,7 @@ STEP = 8  # pixels: so many points are enough to see the light
 REACH = 16  # of them: half the gap that a broken stroke may have
 ANOTHER = 0.4  # of the largest part's ink: as much is another digit
 DIRT = 0.03  # of the largest part's size: less is dirt
+NOTHING = "expected a digit on paper that fills the picture, found none"
 
 Grey = NDArray[np.float64]  # (H, W)
 
@@ -96,7 +97,7 @@ def find_ink(grey: Grey) -> Grey:
     noise = 1.4826 * np.median(np.abs(depth - np.median(depth)))  # a standard deviation
     strength = depth[depth > otsu(depth)].mean() if depth.max() >= FAINT else 0.0
     if strength < max(FAINT, 5 * noise):
-        raise InputError("expected a digit, found an empty or a full picture")
+        raise InputError(NOTHING)
     floor = max(0.08 * strength, 3 * noise)
     ink: Grey = np.clip((depth - floor) / (strength - floor), 0, 1)
     return ink
@@ -129,8 +130,16 @@ def otsu(values: Grey) -> float:
 
 
 def find_digit(ink: Grey) -> NDArray[np.bool_]:
-    """Where the digit is, (H, W): the largest group of parts that lie near each other."""
+    """Where the digit is, (H, W): the largest group of parts that lie near each other.
+
+    What reaches into a corner of the picture is not ink, but what the paper lies on.
+    """
     strong = ink > 0.15
+    parts, _ = ndimage.label(strong, np.ones((3, 3)))
+    corners = parts[[0, 0, -1, -1], [0, -1, 0, -1]]
+    strong &= ~np.isin(parts, corners[corners > 0])
+    if not strong.any():
+        raise InputError(NOTHING)
     grown = ndimage.distance_transform_edt(~strong) <= REACH
     groups, count = ndimage.label(grown, np.ones((3, 3)))
     amounts = ndimage.sum_labels(ink * strong, groups, range(1, count + 1))
