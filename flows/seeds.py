@@ -30,7 +30,7 @@ def train(folder: Path, seeds: list[int]) -> dict[int, Result]:
         for seed in seeds:
             ref, result = ref_of(commit, name_of(commit, {SEED: seed})), folder / f"seed-{seed}"
             git(origin, "fetch", "--quiet", "origin", ref)
-            check_out(origin, "FETCH_HEAD", result)
+            check_out(origin, git(origin, "rev-parse", "FETCH_HEAD").strip(), result)
             results[seed] = read_result(result)
     return results
 

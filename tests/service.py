@@ -205,12 +205,13 @@ class Service:
     def api(self, method: str, path: str, **json: Any) -> Any:
         """What Prefect's REST API answers; asked again while SQLite is locked, as Prefect does."""
         for _ in range(10):
-            answer = httpx.request(method, f"{self.url}/{path}", json=json or None, timeout=60)
-            if answer.status_code != 503:
-                break
+            with suppress(httpx.ReadTimeout):
+                answer = httpx.request(method, f"{self.url}/{path}", json=json or None, timeout=60)
+                if answer.status_code != 503:
+                    answer.raise_for_status()
+                    return answer.json() if answer.content else None
             time.sleep(1)
-        answer.raise_for_status()
-        return answer.json() if answer.content else None
+        raise AssertionError(f"the server does not answer {method} {path}")
 
     def deployment(self, name: str) -> Any:
         """A deployment by name, retrain's without that."""
