@@ -53,14 +53,9 @@ open("metrics/errors.csv", "w").write("index,label,predicted,confidence\\n" + ro
 
 def small_registry(folder: Path, source: bytes = b"1") -> Path:
     """A bare repository whose model is the file source, wrong on the first eight test images."""
-    seed = folder / "seed"
-    (seed / "src").mkdir(parents=True)
-    git(seed, "init", "--quiet", "--initial-branch=main")
-    assert dvc(seed, "init", "--quiet").returncode == 0
     texts = {"dvc.yaml": REGISTRY, "src/score.py": SCORE, "images": "", "errors": "8"}
     texts["params.yaml"] = "save: {min_accuracy: 0.95}"
-    for name, text in texts.items():
-        (seed / name).write_text(text)
+    seed = repository(folder / "seed", texts)
     (seed / "source").write_bytes(source)
     return bare(seed)
 
@@ -89,14 +84,8 @@ def retrained(origin: Path) -> str:
 
 def small_repository(folder: Path) -> Path:
     """A bare repository with two stages, of which the second fails; nothing was run yet."""
-    seed = folder / "seed"
-    seed.mkdir()
-    git(seed, "init", "--quiet", "--initial-branch=main")
-    assert dvc(seed, "init", "--quiet").returncode == 0
-    (seed / "dvc.yaml").write_text(STAGES)
-    (seed / "params.yaml").write_text("train: {epochs: 4}")
-    (seed / "source").write_text("1")
-    return bare(seed)
+    texts = {"dvc.yaml": STAGES, "params.yaml": "train: {epochs: 4}", "source": "1"}
+    return bare(repository(folder / "seed", texts))
 
 
 def digits_repository(folder: Path, epochs: int = 1) -> Path:
@@ -108,6 +97,16 @@ def digits_repository(folder: Path, epochs: int = 1) -> Path:
     override_params(seed, few)
     git(seed, "rm", "--quiet", "-r", "dvc.lock", "metrics")
     return bare(seed)
+
+
+def repository(folder: Path, texts: dict[str, str]) -> Path:
+    """A repository of git and DVC in a new folder, with these files; nothing is committed."""
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    assert dvc(folder, "init", "--quiet").returncode == 0
+    return folder
 
 
 def bare(seed: Path) -> Path:

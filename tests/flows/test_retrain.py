@@ -2,6 +2,7 @@
 
 import pytest
 from flows import clones, retrain
+from prefect.cache_policies import NO_CACHE
 from prefect.logging import disable_run_logger
 from prefect.states import Completed
 from service import small_repository
@@ -72,3 +73,9 @@ def test_flow_ends_as_publishing_does(origin, monkeypatch, pushed, end):
     state = retrain.retrain.fn(repository=origin, publish="main")
     assert (state.name, state.message) == end
     assert len(folders) == len(pushed)
+
+
+def test_publishing_is_tried_once():
+    """A refusal stays one, and no result of Prefect's takes its place."""
+    task = retrain.publish_result
+    assert (task.retries, task.cache_policy) == (0, NO_CACHE)

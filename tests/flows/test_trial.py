@@ -4,16 +4,16 @@ import pytest
 from conftest import dvc, git
 from flows import clones, trial
 from prefect.states import Completed, Failed
-from service import bare
+from service import bare, repository
 
 STAGES = """stages:
   download: {cmd: echo data > data, outs: [data]}
   train: {cmd: cat data params.yaml > model, deps: [data], outs: [model], params: [train.lr]}
   evaluate:
-    cmd: mkdir -p metrics; wc --lines < model > metrics/metrics.json
+    cmd: mkdir -p metrics; cp model metrics/metrics.json
     deps: [model]
     metrics: [{metrics/metrics.json: {cache: false}}]
-  save: {cmd: cp model exported, deps: [model], outs: [exported]}
+  save: {cmd: cp model exported, deps: [model, metrics/metrics.json], outs: [exported]}
 """
 
 
@@ -22,12 +22,8 @@ def origin(tmp_path, monkeypatch):
     """A repository with these stages, and its remote; clones out of the way."""
     monkeypatch.setattr(clones, "HOME", tmp_path / "home")
     monkeypatch.setattr(trial, "push_experiment", trial.push_experiment.fn)
-    seed = tmp_path / "seed"
-    seed.mkdir()
-    git(seed, "init", "--quiet", "--initial-branch=main")
-    assert dvc(seed, "init", "--quiet").returncode == 0
-    (seed / "dvc.yaml").write_text(STAGES)
-    (seed / "params.yaml").write_text("train: {lr: 1.0}")
+    texts = {"dvc.yaml": STAGES, "params.yaml": "train: {lr: 1.0}"}
+    seed = repository(tmp_path / "seed", texts)
     assert dvc(seed, "repro").returncode == 0
     origin = bare(seed)
     assert dvc(seed, "push").returncode == 0
@@ -43,7 +39,7 @@ def test_pushes_data_and_an_experiment(origin, tmp_path, monkeypatch, exported):
         return Completed() if exported else Failed(message="save: too bad")
 
     monkeypatch.setattr(trial, "run_stages", run_stages)
-    state = trial.trial.fn(str(origin), "main", {"train.lr": 0.5}, "trial-x")
+    state = trial.trial.fn(str(origin), "main", {"train.lr": 0.25}, "trial-x")
     assert state.is_completed()
     assert state.message == "trial-x" + ", without a model: save: too bad" * (not exported)
 
@@ -51,15 +47,16 @@ def test_pushes_data_and_an_experiment(origin, tmp_path, monkeypatch, exported):
     elsewhere = tmp_path / "elsewhere"
     assert dvc(elsewhere, "exp", "pull", "origin", "trial-x").returncode == 0
     assert dvc(elsewhere, "exp", "apply", "trial-x").returncode == 0
-    assert "lr: 0.5" in (elsewhere / "model").read_text()
+    for path in ("model", "metrics/metrics.json"):
+        assert "lr: 0.25" in (elsewhere / path).read_text()
     # Without a model of its own, main's lies there, and DVC says that save is to run.
-    assert ("lr: 0.5" in (elsewhere / "exported").read_text()) == exported
+    assert ("lr: 0.25" in (elsewhere / "exported").read_text()) == exported
     assert ("save" in dvc(elsewhere, "status").stdout) == (not exported)
 
 
 def test_a_stage_that_fails_is_refused(origin, monkeypatch):
     """With its reason; nothing is pushed."""
     monkeypatch.setattr(trial, "run_stages", lambda *_, **__: Failed(message="train: too bad"))
-    state = trial.trial.fn(str(origin), "main", {"train.lr": 0.5}, "trial-x")
+    state = trial.trial.fn(str(origin), "main", {"train.lr": 0.25}, "trial-x")
     assert (state.name, state.message) == ("Refused", "train: too bad")
     assert git(origin, "for-each-ref", "refs/exps") == ""
