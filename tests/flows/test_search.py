@@ -13,7 +13,7 @@ import pandas as pd
 import psutil
 import pytest
 from conftest import copy_of_project, dvc, git
-from service import Service, digits_repository
+from service import Service, digits_repository, wait_until
 
 GRID = '{"train.lr": [0.5, 1e30], "train.seed": [1, 2]}'
 
@@ -28,8 +28,15 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     for home in ("one", "two"):
         service.start_worker("--limit", "1", home=home)
     service.start_worker(pool="search")
+    wait_until(lambda: len(online(service)) == 2, 60, "both workers are online")
     yield service
     service.stop()
+
+
+def online(service: Service) -> list[Any]:
+    """The workers that a search counts."""
+    workers = service.api("POST", "work_pools/retrain/workers/filter")
+    return [worker for worker in workers if worker["status"] == "ONLINE"]
 
 
 def trials(service: Service) -> dict[str, list[Any]]:
