@@ -4,7 +4,7 @@ import pytest
 from conftest import dvc, git
 from flows import clones
 from flows.publish import push
-from service import small_repository
+from service import change, small_repository
 
 from mnist_pipeline.files import InputError
 
@@ -44,9 +44,9 @@ def test_the_same_result_is_one_branch(origin):
 
 
 def test_main_that_moved_is_not_forced(origin):
-    """Somebody else's commit stays, ours does not appear."""
+    """Somebody else's commit stays; of ours neither commit nor tag appears."""
     with clones.temporary_clone(str(origin), "main") as folder:
-        publish(origin, "8", "main")
+        change(origin, README="theirs")
         theirs = branches(origin)
         run(folder, "7")
         assert push(folder, "main", "main", "better") is None
