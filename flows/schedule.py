@@ -140,12 +140,11 @@ def wait_for_health(server: subprocess.Popen[bytes]) -> None:
 def install(*deployments: str) -> None:
     """The pools, deployments and automations, as the files of this checkout say."""
     for command in (
-        *(["prefect", "work-pool", "create", pool, "--type", "process"] for pool in (POOL, SEARCH)),
+        [sys.executable, "-m", "flows.server"],
         ["prefect", "--no-prompt", "deploy", *deployments],
-        [sys.executable, "-m", "flows.automations"],
     ):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        if done.returncode != 0 and "already exists" not in done.stdout:
+        if done.returncode != 0:
             raise InputError(f"{' '.join(command)} failed: {done.stdout}{done.stderr}")
 
 

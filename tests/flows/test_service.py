@@ -6,9 +6,9 @@ import httpx
 import pytest
 from conftest import git
 from flows import clones
-from flows.automations import AUTOMATIONS, ENDS
 from flows.clones import temporary_clone
 from flows.repro import run_stage
+from flows.server import AUTOMATIONS, ENDS
 from service import FINAL, Service, digits_repository
 
 CACHED = dict.fromkeys(("download", "train", "evaluate", "save"), "Cached")

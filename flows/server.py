@@ -1,15 +1,23 @@
-"""Ends the runs that nobody else ends: killed while running, or stuck before they start.
+"""What the flows need on a server beside their deployments: work pools, and two automations.
 
-python -m flows.automations    # installs both on the server that Prefect's profile names
+The automations end runs that nobody else ends: killed while running, or stuck before they start.
+
+python -m flows.server    # creates all of it on the server that Prefect's profile names
 """
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 from prefect.automations import AutomationCore, EventTrigger, Posture
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
+from prefect.exceptions import ObjectAlreadyExists
+from prefect.workers.process import ProcessWorker
+
+from flows.schedule import POOL, SEARCH
 
 FLOWS = ["retrain", "trial", "search"]
 # Events are named after states, by the states' own names: Refused is one of flows/stages.py.
@@ -43,18 +51,28 @@ AUTOMATIONS = [
 
 
 def main() -> None:
-    """Create the automations, or bring them up to date.
+    """Create the pools and the automations, or bring the automations up to date."""
+    with get_client(sync_client=True) as client:
+        template = ProcessWorker.get_default_base_job_template()
+        for name in (POOL, SEARCH):
+            pool = WorkPoolCreate(name=name, type="process", base_job_template=template)
+            with suppress(ObjectAlreadyExists):  # and may be of another type, such as docker
+                client.create_work_pool(pool)
+        for wanted in AUTOMATIONS:
+            automate(client, wanted)
+
+
+def automate(client: SyncPrefectClient, wanted: AutomationCore) -> None:
+    """Create an automation, or bring it up to date.
 
     An unchanged one is left alone, because an update forgets the runs that it is watching.
     One that somebody has switched off stays off.
     """
-    with get_client(sync_client=True) as client:
-        for wanted in AUTOMATIONS:
-            found = client.read_automations_by_name(wanted.name)
-            if not found:
-                client.create_automation(wanted)
-            elif content(found[0]) != content(wanted):
-                client.update_automation(found[0].id, wanted)
+    found = client.read_automations_by_name(wanted.name)
+    if not found:
+        client.create_automation(wanted)
+    elif content(found[0]) != content(wanted):
+        client.update_automation(found[0].id, wanted)
 
 
 def content(automation: AutomationCore) -> dict[str, Any]:
