@@ -49,6 +49,13 @@ def test_interval_leaves_out_zero_where_the_test_notices(fixed, broken):
     assert (low > 0 or high < 0) == (mcnemar(fixed, broken) < ALPHA)
 
 
+def test_where_no_image_differs_nothing_is_noticed():
+    """The same answers: no evidence of anything, and no interval to speak of."""
+    assert mcnemar(0, 0) == 1
+    assert interval(0, 0, 10_000, ALPHA) is None
+    assert least(0, ALPHA) is None
+
+
 @pytest.mark.parametrize(("differ", "expected"), [(5, None), (6, 6), (40, 27), (200, 115)])
 def test_least_is_where_the_test_begins_to_notice(differ, expected):
     """One image less one way is not noticed; below six images nothing is."""
