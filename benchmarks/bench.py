@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from ruamel.yaml import YAML
@@ -207,9 +208,10 @@ GROWTH: dict[str, tuple[int, Callable[[], float]]] = {  # images in all, and how
 
 
 def start() -> torch.device:
-    """The runtime of the stages. measure has set the variables of the arithmetic."""
+    """The runtime of the stages, with the arithmetic whose variables measure has set."""
     version = torch.__version__.split("+")[0]
-    return runtime.start(RuntimeParams(device="auto", arithmetic="native", torch=version))
+    arithmetic: Any = "portable" if PORTABLE.items() <= os.environ.items() else "native"
+    return runtime.start(RuntimeParams(device="auto", arithmetic=arithmetic, torch=version))
 
 
 class mnist_for_torchvision:  # noqa: N801 (used like a function)
