@@ -245,6 +245,12 @@ class Service:
         found = self.api("POST", "logs/filter", logs=where, sort="TIMESTAMP_ASC", limit=200)
         return [line["message"] for line in found]
 
+    def artifacts(self, run: str) -> dict[str, Any]:
+        """Key → content of what a run shows."""
+        where = {"flow_run_id": {"any_": [run]}}
+        found = self.api("POST", "artifacts/filter", artifacts=where)
+        return {artifact["key"]: artifact["data"] for artifact in found}
+
     def family(self, **variables: str) -> list[psutil.Process]:
         """Every living process that has this service's home and these variables, oldest first."""
         wanted = {"PREFECT_HOME": self.environment["PREFECT_HOME"]} | variables

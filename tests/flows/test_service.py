@@ -26,13 +26,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service.stop()
 
 
-def artifacts(service: Service, run: str) -> dict[str, str]:
-    """Key → content of what a run shows."""
-    where = {"flow_run_id": {"any_": [run]}}
-    found = service.api("POST", "artifacts/filter", artifacts=where)
-    return {artifact["key"]: artifact["data"] for artifact in found}
-
-
 def test_first_run_publishes_and_the_next_has_nothing_to_do(service, tmp_path, monkeypatch):
     """One commit on main, and artifacts that show why; then four times Cached, and main stays.
 
@@ -48,7 +41,7 @@ def test_first_run_publishes_and_the_next_has_nothing_to_do(service, tmp_path, m
     assert git(service.origin, "rev-parse", "main~1") == before
     published = git(service.origin, "log", "-1", "main")
     assert "Retrain: the first publication" in published
-    shown = artifacts(service, run)
+    shown = service.artifacts(run)
     assert "| metrics/metrics.json | accuracy |" in shown["retrain-metrics"]
     assert shown["retrain-epochs"] == 100
 
@@ -56,7 +49,7 @@ def test_first_run_publishes_and_the_next_has_nothing_to_do(service, tmp_path, m
     service.wait(run, "COMPLETED")
     assert service.tasks(run) == CACHED | {"publish": "Completed"}
     assert git(service.origin, "log", "-1", "main") == published
-    assert artifacts(service, run) == {"retrain-metrics": "No difference."}
+    assert service.artifacts(run) == {"retrain-metrics": "No difference."}
 
     monkeypatch.setattr(clones, "HOME", tmp_path)
     with temporary_clone(str(service.origin), "main") as folder:
