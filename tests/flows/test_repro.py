@@ -45,4 +45,4 @@ def test_dvc_and_its_stage_end_with_the_flow(tmp_path, number):
         assert any(line == "sleeping\n" for line in flow.stdout)
         children = psutil.Process(flow.pid).children(recursive=True)
         flow.send_signal(number)
-        assert psutil.wait_procs(children, timeout=5)[1] == []
+        assert psutil.wait_procs(children, timeout=20)[1] == []  # with their burial by init
