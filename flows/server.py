@@ -9,15 +9,19 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
+import httpx
 from prefect.automations import AutomationCore, EventTrigger, Posture
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.exceptions import ObjectAlreadyExists
+from prefect.settings import get_current_settings
 from prefect.workers.process import ProcessWorker
 
 from flows.schedule import POOL, SEARCH
+from mnist_pipeline.__main__ import one_line_errors
+from mnist_pipeline.files import InputError
 
 FLOWS = ["retrain", "trial", "search"]
 # Events are named after states, by the states' own names: Refused is one of flows/stages.py.
@@ -28,7 +32,7 @@ def crash_after(name: str, event: str, expected: str, within: timedelta) -> Auto
     """Crash a run that, `within` a time after one event, has not the expected one and no end."""
     return AutomationCore(
         name=f"retrain: {name}",
-        description="From flows/automations.py. It may be switched off; other changes do not last.",
+        description="From flows/server.py. It may be switched off; other changes do not last.",
         trigger=EventTrigger(
             match={"prefect.resource.id": "prefect.flow-run.*"},
             match_related={"prefect.resource.role": "flow", "prefect.resource.name": FLOWS},
@@ -51,15 +55,27 @@ AUTOMATIONS = [
 
 
 def main() -> None:
-    """Create the pools and the automations, or bring the automations up to date."""
-    with get_client(sync_client=True) as client:
-        template = ProcessWorker.get_default_base_job_template()
-        for name in (POOL, SEARCH):
-            pool = WorkPoolCreate(name=name, type="process", base_job_template=template)
-            with suppress(ObjectAlreadyExists):  # and may be of another type, such as docker
-                client.create_work_pool(pool)
-        for wanted in AUTOMATIONS:
-            automate(client, wanted)
+    """Create the pools and the automations, or bring the automations up to date.
+
+    Raises InputError where no server answers.
+    """
+    url = get_current_settings().api.url
+    try:
+        with get_client(sync_client=True) as client:
+            install(client)
+    except httpx.TransportError as error:
+        raise InputError(f"PREFECT_API_URL: expected a server at {url}: {error}") from error
+
+
+def install(client: SyncPrefectClient) -> None:
+    """Create what is missing, and bring the automations up to date."""
+    template = ProcessWorker.get_default_base_job_template()
+    for name in (POOL, SEARCH):
+        pool = WorkPoolCreate(name=name, type="process", base_job_template=template)
+        with suppress(ObjectAlreadyExists):  # and may be of another type, such as docker
+            client.create_work_pool(pool)
+    for wanted in AUTOMATIONS:
+        automate(client, wanted)
 
 
 def automate(client: SyncPrefectClient, wanted: AutomationCore) -> None:
@@ -81,4 +97,5 @@ def content(automation: AutomationCore) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

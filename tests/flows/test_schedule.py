@@ -1,9 +1,12 @@
 """make schedule on a machine where it cannot work."""
 
+import os
 import socket
 import subprocess
+import sys
 
 import pytest
+from conftest import ROOT
 from flows import schedule
 
 from mnist_pipeline.files import InputError
@@ -24,3 +27,16 @@ def test_server_that_ends_is_not_waited_for():
         server.wait()
     with pytest.raises(InputError, match="Prefect's server does not answer"):
         schedule.wait_for_health(server)
+
+
+def test_where_no_server_answers_nothing_is_installed():
+    """One line, as for any bad input."""
+    url = f"http://127.0.0.1:{schedule.any_port()}/api"
+    command = [sys.executable, "-m", "flows.server"]
+    environment = os.environ | {"PREFECT_API_URL": url}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: PREFECT_API_URL: expected a server at {url}: ")
+    assert len(done.stderr.splitlines()) == 1
