@@ -62,12 +62,12 @@ def main() -> None:
     url = get_current_settings().api.url
     try:
         with get_client(sync_client=True) as client:
-            install(client)
-    except httpx.TransportError as error:
+            prepare(client)
+    except httpx.HTTPError as error:
         raise InputError(f"PREFECT_API_URL: expected a server at {url}: {error}") from error
 
 
-def install(client: SyncPrefectClient) -> None:
+def prepare(client: SyncPrefectClient) -> None:
     """Create what is missing, and bring the automations up to date."""
     template = ProcessWorker.get_default_base_job_template()
     for name in (POOL, SEARCH):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from ruamel.yaml import YAML
 
@@ -103,6 +104,12 @@ def copy_of_project(folder: Path) -> Path:
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--message=copy")
     return folder
+
+
+def processes_in(folder: Path) -> list[psutil.Process]:
+    """The living processes that work in a folder; one that waits for its burial works nowhere."""
+    everyone = psutil.process_iter(["cwd"])
+    return [one for one in everyone if (one.info["cwd"] or "").startswith(str(folder))]
 
 
 def refusal(main: Callable[[], None], capsys: pytest.CaptureFixture[str]) -> str:

@@ -6,20 +6,13 @@ import subprocess
 import sys
 
 import pytest
-from conftest import copy_of_project, dvc, git, set_params
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """One for all copies: what was trained for one test need not be for another."""
-    return tmp_path_factory.mktemp("cache")
+from conftest import copy_of_project, git, set_params
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch, cache):
+def project(tmp_path, monkeypatch):
     """A copy of the project that trains for one epoch and exports anything."""
     copy_of_project(tmp_path)
-    assert dvc(tmp_path, "cache", "dir", "--local", str(cache)).returncode == 0
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MNIST_MIRROR", raising=False)
     set_params(train={"epochs": 1}, save={"min_accuracy": 0})

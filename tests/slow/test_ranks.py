@@ -12,9 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import dvc, set_params
+from conftest import dvc, processes_in, set_params
 from service import digits_repository
-from test_recovery import processes_in
 
 EPOCHS = 4
 INT, TERM, KILL, STOP = signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGSTOP

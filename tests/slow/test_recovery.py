@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import dvc
+from conftest import dvc, processes_in
 from service import digits_repository
 
 EPOCHS = 4
@@ -47,12 +47,6 @@ def uninterrupted(project: Path, tmp_path_factory: pytest.TempPathFactory) -> st
     done = dvc(folder, "repro")
     assert done.returncode == 0, done.stdout
     return (folder / "dvc.lock").read_text()
-
-
-def processes_in(folder: Path) -> list[psutil.Process]:
-    """The living processes that work in a folder; one that waits for its burial works nowhere."""
-    everyone = psutil.process_iter(["cwd"])
-    return [one for one in everyone if (one.info["cwd"] or "").startswith(str(folder))]
 
 
 def stage_of(dvc: int) -> psutil.Process:
