@@ -92,7 +92,8 @@ def project_train(
 
 def project_train_bfloat16() -> float:
     """The same in bfloat16, with fewer steps where the CPU has none."""
-    fast = torch.accelerator.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    has = torch.cpu.get_capabilities()
+    fast = torch.accelerator.is_available() or has.get("avx512_bf16") or has.get("bf16")
     return project_train(steps=STEPS if fast else FEW, precision="bfloat16")
 
 

@@ -1,8 +1,8 @@
 """Which instructions the numerical libraries use: said before they load, since they choose then.
 
 Portable arithmetic takes AVX2, which x86-64 processors have had since 2013, and an order of
-additions that Intel's and AMD's share. Each library is asked for it by a variable; square roots,
-where that is not enough, are runtime.py's.
+additions that Intel's and AMD's share. Each library is asked for it by a variable; runtime.py
+replaces two operations for which that is too little, or too slow.
 """
 
 import os
@@ -15,8 +15,8 @@ from mnist_pipeline.params import load_params
 
 PORTABLE = {
     "ATEN_CPU_CAPABILITY": "avx2",  # torch's own loops
-    "ONEDNN_MAX_CPU_ISA": "AVX2",  # convolutions
-    "MKL_CBWR": "COMPATIBLE",  # matrix products; AMD's processors ignore MKL_CBWR=AVX2
+    "ONEDNN_MAX_CPU_ISA": "AVX2",  # convolutions, linear layers
+    "MKL_CBWR": "COMPATIBLE",  # other products; AMD's processors ignore MKL_CBWR=AVX2
 }
 LIBRARIES = ("ATEN_", "DNNL_", "MKL_", "ONEDNN_")  # variables that can change numbers
 

@@ -9,12 +9,14 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from datetime import timedelta
 
 import psutil
 import torch
 from torch import distributed
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -45,20 +47,22 @@ def launch(stage: str, processes: int) -> None:
     """
     logging.disable()  # torch would say all that is said below, at length
     os.environ.pop("DVC_STAGE", None)  # the leash that they are on is this process's
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=stage,
-        rdzv_backend="c10d",
-        rdzv_endpoint="127.0.0.1:0",
-        local_addr="127.0.0.1",
-        max_restarts=0,
-        shutdown_timeout=GRACE,
-    )
     command = leashed(sys.executable, "-m", "mnist_pipeline", stage)
     try:
-        elastic_launch(config, command[0])(*command[1:])
+        with tempfile.TemporaryDirectory() as logs:  # stays empty: the processes write to ours
+            config = LaunchConfig(
+                min_nodes=1,
+                max_nodes=1,
+                nproc_per_node=processes,
+                run_id=stage,
+                rdzv_backend="c10d",
+                rdzv_endpoint="127.0.0.1:0",
+                local_addr="127.0.0.1",
+                max_restarts=0,
+                shutdown_timeout=GRACE,
+                logs_specs=DefaultLogsSpecs(log_dir=logs),
+            )
+            elastic_launch(config, command[0])(*command[1:])
     except SignalException as error:
         if error.sigval == signal.SIGINT:
             raise KeyboardInterrupt from error

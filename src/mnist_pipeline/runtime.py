@@ -37,8 +37,9 @@ def start(params: RuntimeParams) -> torch.device:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     torch.set_num_threads(1)  # an operation's; parallel.py runs operations side by side
-    if params.arithmetic == "portable":
-        OVERRIDES.impl("sqrt_", _round_roots_correctly, "CPU", allow_override=True)
+    if params.arithmetic == "portable" and intel:
+        for name, kernel in KERNELS.items():
+            OVERRIDES.impl(name, kernel, "CPU", allow_override=True)
     _keep_freed_memory()
     return _device(params.device)
 
@@ -64,9 +65,9 @@ def environment(device: torch.device, arithmetic: str) -> dict[str, str]:
 
 def warn_of_slow_bfloat16() -> None:
     """Say so where the CPU computes bfloat16 in software."""
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        which = torch.backends.cpu.get_cpu_capability()
-        what = f"this CPU ({which}) has no bfloat16, which makes it many times slower than float32"
+    has = torch.cpu.get_capabilities()
+    if not has.get("avx512_bf16") and not has.get("bf16"):  # ARM's name for it is the second
+        what = f"this CPU ({processor()}) has no bfloat16, which makes it slower than float32"
         print(f"warning: params.yaml: train.precision: {what}", file=sys.stderr)
 
 
@@ -87,6 +88,23 @@ def _round_roots_correctly(x: torch.Tensor) -> torch.Tensor:
     """
     np.sqrt(x.numpy(), out=x.numpy())
     return x
+
+
+def _multiply(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """a @ b as oneDNN computes it, which has AVX2 for it; MKL, made portable, has SSE2."""
+    if a.dtype != torch.float32 or not a.numel() * b.numel():  # oneDNN would refuse it
+        return torch.bmm(a[None], b[None])[0]
+    product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(a, b.t(), None, "none", [], "")
+    return product
+
+
+def _multiply_and_add(
+    c: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *, beta: float = 1, alpha: float = 1
+) -> torch.Tensor:
+    return beta * c + alpha * _multiply(a, b)
+
+
+KERNELS = {"mm": _multiply, "addmm": _multiply_and_add, "sqrt_": _round_roots_correctly}
 
 
 def _device(name: str) -> torch.device:

@@ -58,6 +58,48 @@ def test_portable_roots_are_correctly_rounded():
         assert (tensor.clone().sqrt_().numpy() == exact).all()
 
 
+@pytest.mark.parametrize("kind", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("rows", [16, 1, 0])
+def test_portable_products(rows, kind):
+    """Those of a linear layer and its gradients, also of no image and in other precisions."""
+    runtime.start(params())
+    generator = torch.Generator().manual_seed(1)
+    sizes = ((rows, 784), (10, 784), (10,), (rows, 10))
+    x, weight, bias, gradient = (
+        torch.randn(*size, generator=generator, dtype=getattr(torch, kind)) for size in sizes
+    )
+    wide = [each.double() for each in (x, weight, bias, gradient)]
+    for found, exact in (
+        (torch.addmm(bias, x, weight.t()), wide[2] + wide[0] @ wide[1].t()),
+        (gradient @ weight, wide[3] @ wide[1]),
+        (gradient.t() @ x, wide[3].t() @ wide[0]),
+    ):
+        assert found.dtype == x.dtype
+        torch.testing.assert_close(
+            found.double(), exact, rtol=1e-2, atol=0.3 if kind == "bfloat16" else 1e-4
+        )
+
+
+def in_blocks(a, b):
+    """a @ b in float32: fused multiply-adds, one by one in each 1,024 of the sum, then blocks."""
+    blocks = []
+    for start in range(0, len(b), 1024):
+        total = np.zeros((len(a), b.shape[1]), np.float32)
+        for k in range(start, min(start + 1024, len(b))):
+            product = a[:, k, None].double().numpy() * b[k].double().numpy()  # exact
+            total = (total + product).astype(np.float32)
+        blocks.append(total)
+    return sum(blocks[1:], blocks[0])
+
+
+def test_portable_products_are_sums_in_a_known_order():
+    """fc1's product and its gradients have the bits of a sum whose order no processor decides."""
+    runtime.start(params())
+    x, weight, gradient = torch.randn(16, 9216), torch.randn(128, 9216), torch.randn(16, 128)
+    for a, b in ((x, weight.t()), (gradient, weight), (gradient.t(), x)):
+        assert ((a @ b).numpy() == in_blocks(a, b)).all()
+
+
 @pytest.mark.parametrize("machine", ["x86_64", "arm64"])
 def test_portable_needs_avx2_on_x86_64(monkeypatch, machine):
     """A CPU without it is refused in a line that names native; other architectures have none."""

@@ -151,7 +151,7 @@ def test_bfloat16_repeats_bit_by_bit_and_stays_near_float32():
 @pytest.mark.parametrize("supported", [True, False])
 def test_slow_bfloat16_is_warned_about(monkeypatch, capsys, supported):
     """One line where the CPU has no bfloat16, none where it has."""
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": supported})
     training(precision="float32")
     assert capsys.readouterr().err == ""
     training(precision="bfloat16")
