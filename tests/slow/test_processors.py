@@ -1,7 +1,7 @@
 """Portable arithmetic on processors that are not at hand, as qemu imitates them.
 
 qemu computes every instruction as IEEE 754 asks, and shows the libraries another name, other
-caches and no AVX-512. Instructions that only estimate give neither Intel's bits nor AMD's.
+caches and no AVX-512. What an instruction of a real processor only estimates is exact in qemu.
 """
 
 import hashlib
