@@ -10,6 +10,7 @@ from prefect.states import Completed
 from flows.clones import Overrides, override_params, temporary_clone
 from flows.repro import has_remote, run_dvc
 from flows.stages import refused, run_stages
+from mnist_pipeline.files import InputError
 from mnist_pipeline.review.git import git
 
 TRAINED = ["download", "train", "evaluate"]  # save refuses a model of too little accuracy
@@ -20,10 +21,13 @@ AWAY: list[float] = [5, 20, 60, 180]  # seconds to wait for git or the DVC remot
 def trial(repository: str, commit: str, overrides: Overrides, name: str) -> State[None]:
     """Train a commit with other parameters, and push the result as an experiment.
 
-    Refused where a stage fails: another attempt would not help.
+    Refused where a stage fails or a key is unknown: another attempt would not help.
     """
     with temporary_clone(repository, commit) as folder:
-        override_params(folder, overrides)
+        try:
+            override_params(folder, overrides)
+        except InputError as error:
+            return refused(str(error))
         end = run_stages(folder, force=False)
         exported, why = end.is_completed(), str(end.message)
         if not exported and not why.startswith("save: "):

@@ -60,3 +60,12 @@ def test_a_stage_that_fails_is_refused(origin, monkeypatch):
     state = trial.trial.fn(str(origin), "main", {"train.lr": 0.25}, "trial-x")
     assert (state.name, state.message) == ("Refused", "train: too bad")
     assert git(origin, "for-each-ref", "refs/exps") == ""
+
+
+def test_an_unknown_key_is_refused(origin):
+    """In one line, before any stage runs."""
+    state = trial.trial.fn(str(origin), "main", {"train.rate": 0.25}, "trial-x")
+    assert (state.name, state.message) == (
+        "Refused",
+        "overrides: params.yaml has no key train.rate",
+    )
