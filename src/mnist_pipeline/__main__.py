@@ -69,9 +69,7 @@ def one_line_errors() -> Iterator[None]:
     except OSError as error:  # a missing file, a read-only folder, a full disk
         message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     except KeyboardInterrupt:
-        if (
-            "LOCAL_RANK" not in os.environ
-        ):  # of several processes, the one that started them says it
+        if "LOCAL_RANK" not in os.environ:  # of several processes, the one that started them
             print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     else:

@@ -9,10 +9,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from mnist_pipeline.mnist import CLASSES, SIDE
+from mnist_pipeline.mnist import CLASSES, DEVIATION, MEAN, SIDE
 from mnist_pipeline.model import Net
 
-MEAN, DEVIATION = 0.1307, 0.3081  # MNIST's, of bytes divided by 255
 OPSET, IR = 17, 8  # old enough for every runtime of today
 
 

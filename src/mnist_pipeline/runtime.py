@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torchvision
 
 from mnist_pipeline.arithmetic import LIBRARIES, RuntimeParams
 from mnist_pipeline.files import InputError
@@ -52,7 +51,6 @@ def environment(device: torch.device, arithmetic: str) -> dict[str, str]:
         "platform": f"{platform.system()}-{platform.machine()}",
         "numpy": np.__version__,
         "torch": torch.__version__.split("+")[0],
-        "torchvision": torchvision.__version__.split("+")[0],
     }
     if device.type == "cuda":
         record["accelerator"] = torch.cuda.get_device_name(device)
@@ -63,10 +61,15 @@ def environment(device: torch.device, arithmetic: str) -> dict[str, str]:
     return record | {"processor": processor(), "cpu_capability": capability} | changed
 
 
+def has_bfloat16() -> bool:
+    """Whether the CPU has instructions for bfloat16; without them it is slow."""
+    has = torch.cpu.get_capabilities()
+    return bool(has.get("avx512_bf16") or has.get("bf16"))  # x86-64's name for it, ARM's
+
+
 def warn_of_slow_bfloat16() -> None:
     """Say so where the CPU computes bfloat16 in software."""
-    has = torch.cpu.get_capabilities()
-    if not has.get("avx512_bf16") and not has.get("bf16"):  # ARM's name for it is the second
+    if not has_bfloat16():
         what = f"this CPU ({processor()}) has no bfloat16, which makes it slower than float32"
         print(f"warning: params.yaml: train.precision: {what}", file=sys.stderr)
 

@@ -26,7 +26,7 @@ from mnist_pipeline.files import (
     write_atomically,
 )
 from mnist_pipeline.metrics import Metrics
-from mnist_pipeline.mnist import SHA256
+from mnist_pipeline.mnist import DEVIATION, MEAN, SHA256
 from mnist_pipeline.model import Net, Provenance, read_weights
 from mnist_pipeline.params import load_params
 
@@ -86,10 +86,10 @@ handwritten digits: 28 × 28 grey values in, log-probabilities of 0-9 out.
 net.load_state_dict(torch.load("mnist_cnn.pt", weights_only=True))
 ```
 
-Input of `mnist_cnn.pt`: float32 (N, 1, 28, 28), bytes divided by 255, less 0.1307, divided by
-0.3081. Input of `mnist_cnn.onnx`, for any runtime of ONNX: "images", the bytes themselves, uint8
-(N, 28, 28). White ink on black, as in MNIST. Made to learn from, not to read cheques: it answers
-0-9 to any picture.
+Input of `mnist_cnn.pt`: float32 (N, 1, 28, 28), bytes divided by 255, less {MEAN}, divided by
+{DEVIATION}. Input of `mnist_cnn.onnx`, for any runtime of ONNX: "images", the bytes themselves,
+uint8 (N, 28, 28). White ink on black, as in MNIST. Made to learn from, not to read cheques: it
+answers 0-9 to any picture.
 
 ## Data
 Trained on {data}:
