@@ -159,10 +159,21 @@ def twins(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     set_params(repos[1], machine={"threads": 1, "processes": 2})
     for repo in repos:
         set_params(repo, data={"source": "digits"}, train={"epochs": 2}, save={"min_accuracy": 0.0})
-    with ThreadPoolExecutor() as pool:  # passive: threads that wait leave the cores to the others
-        for result in pool.map(lambda repo: dvc(repo, "repro", OMP_WAIT_POLICY="passive"), repos):
-            assert result.returncode == 0, result.stdout
+        temporary(repo).mkdir()
+
+    def run(repo: Path) -> None:
+        # Passive: threads that wait leave the cores to the others.
+        result = dvc(repo, "repro", OMP_WAIT_POLICY="passive", TMPDIR=str(temporary(repo)))
+        assert result.returncode == 0, result.stdout
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(run, repos))
     return repos
+
+
+def temporary(repo: Path) -> Path:
+    """The folder for temporary files of one of the twins."""
+    return repo.with_suffix(".tmp")
 
 
 def locked_outputs(repo: Path) -> dict[str, dict[str, Any]]:
@@ -183,6 +194,12 @@ def test_two_runs_give_the_same_bytes(twins):
     one, two = map(locked_outputs, twins)
     assert one == two
     assert sorted(one) == sorted(path for stage in STAGES for path in outputs(stage))
+
+
+def test_no_temporary_file_is_left(twins):
+    """Not even a folder for logs, but for one that torch makes for its compiler."""
+    left = {path.name.partition("_")[0] for repo in twins for path in temporary(repo).iterdir()}
+    assert left <= {"torchinductor"}
 
 
 @pytest.mark.parametrize(
