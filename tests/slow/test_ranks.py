@@ -38,10 +38,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(project: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The project's dvc.lock, with the hashes of the training, from one process of one thread."""
+    """The project's dvc.lock, with the hash of every output, from one process of one thread."""
     folder = shutil.copytree(project, tmp_path_factory.mktemp("alone") / "project")
     set_params(folder, machine={"threads": 1})
-    assert dvc(folder, "repro", "train").returncode == 0
+    assert dvc(folder, "repro").returncode == 0
     return (folder / "dvc.lock").read_text()
 
 
@@ -66,7 +66,7 @@ def test_where_one_ends_all_end(tmp_path, project, alone, case):
     folder = shutil.copytree(project, tmp_path / "project")
     set_params(folder, machine={"processes": 2})
     with subprocess.Popen(
-        ["dvc", "repro", "train"],
+        ["dvc", "repro"],
         cwd=folder,
         env=os.environ | {"SHELL": "/bin/sh"},
         stdout=subprocess.PIPE,
@@ -90,7 +90,7 @@ def test_where_one_ends_all_end(tmp_path, project, alone, case):
     assert len(said) == bool(says)
     assert re.match(says, "".join(said))
     set_params(folder, machine={"processes": 1})
-    done = dvc(folder, "repro", "train")
+    done = dvc(folder, "repro")
     assert done.returncode == 0, done.stdout
     assert re.search(rf"Resumed after epoch [234] of {EPOCHS}", done.stdout)
     assert (folder / "dvc.lock").read_text() == alone
@@ -152,7 +152,7 @@ def test_two_machines(tmp_path, project, alone, machines, case):
     names, address = list(machines), next(iter(machines.values()))
     if case == "other parameters":
         set_params(folders[1], train={"lr": 0.5})
-    commands = [["dvc", "repro", "train"], [sys.executable, "-m", "mnist_pipeline", "train"]]
+    commands = [["dvc", "repro"], [sys.executable, "-m", "mnist_pipeline", "train"]]
     if case == "by torchrun":
         options = ["--nnodes=2", "--nproc-per-node=1", f"--master-addr={address}"]
         torchrun = ["torchrun", *options, "--master-port=29500"]
@@ -196,5 +196,5 @@ def test_two_machines(tmp_path, project, alone, machines, case):
     assert len(errors) == 1, said
     reason = "process 1: expected the code" if case == "other parameters" else "does not answer"
     assert reason in errors[0]
-    assert dvc(folders[0], "repro", "train").returncode == 0
+    assert dvc(folders[0], "repro").returncode == 0
     assert (folders[0] / "dvc.lock").read_text() == alone
