@@ -22,7 +22,7 @@ from prefect.states import Cancelling, Scheduled
 
 from flows.clones import Overrides
 from flows.schedule import POOL
-from flows.trial import AWAY
+from flows.trial import AWAY, ref_of
 from mnist_pipeline.files import HISTORY, InputError
 from mnist_pipeline.review.git import git
 from mnist_pipeline.review.ranking import FAULT, NAME, SCORE, last_accuracy
@@ -49,11 +49,6 @@ def name_of(commit: str, overrides: Overrides) -> str:
     """The experiment's name: for the same commit and parameters it is the same everywhere."""
     content = json.dumps([commit, overrides], sort_keys=True)
     return f"trial-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
-
-
-def ref_of(commit: str, name: str) -> str:
-    """Where DVC keeps the experiments of a commit in git: there is one of this name, or it is *."""
-    return f"refs/exps/{commit[:2]}/{commit[2:]}/{name}"
 
 
 class Trials:

@@ -26,7 +26,7 @@ from prefect.states import Cancelled, Completed, Failed
 from pydantic import Field
 
 from flows.clones import ROOT, temporary_clone
-from flows.coordinator import DEPLOYMENT, Trials, online, ref_of
+from flows.coordinator import DEPLOYMENT, Trials, online
 from flows.gate import approve
 from flows.points import (
     Grid,
@@ -43,6 +43,7 @@ from flows.points import (
 from flows.publish import COMMITTED, push
 from flows.schedule import POOL, any_port, service
 from flows.stages import refused
+from flows.trial import ref_of
 from mnist_pipeline.__main__ import one_line_errors
 from mnist_pipeline.files import InputError, parse_json, parse_yaml, read_text, write_atomically
 from mnist_pipeline.leash import leashed

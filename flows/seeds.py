@@ -9,8 +9,9 @@ from pathlib import Path
 from prefect.settings import get_current_settings
 
 from flows.clones import temporary_clone
-from flows.coordinator import name_of, online, ref_of
+from flows.coordinator import name_of, online
 from flows.search import search
+from flows.trial import ref_of
 from mnist_pipeline.__main__ import one_line_errors
 from mnist_pipeline.files import InputError
 from mnist_pipeline.review import noise

@@ -39,7 +39,8 @@ def test_pushes_data_and_an_experiment(origin, tmp_path, monkeypatch, exported):
         return Completed() if exported else Failed(message="save: too bad")
 
     monkeypatch.setattr(trial, "run_stages", run_stages)
-    state = trial.trial.fn(str(origin), "main", {"train.lr": 0.25}, "trial-x")
+    commit = git(origin, "rev-parse", "main").strip()
+    state = trial.trial.fn(str(origin), commit, {"train.lr": 0.25}, "trial-x")
     assert state.is_completed()
     assert state.message == "trial-x" + ", without a model: save: too bad" * (not exported)
 
