@@ -149,6 +149,18 @@ assert torch.backends.cpu.get_cpu_capability() == "AVX2", torch.backends.cpu.get
     assert done.returncode == 0, done.stderr
 
 
+def test_evaluate_and_save_leave_torchs_compiler_alone(workspace):
+    """Its import takes seconds, and nothing here is compiled; torchvision's loads it."""
+    code = """
+import sys
+from mnist_pipeline import arithmetic, evaluate, params, runtime, save
+runtime.start(params.load_params("runtime", arithmetic.RuntimeParams))
+print(*{"torch._dynamo", "torchvision"} & sys.modules.keys())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("\n", "")
+
+
 def test_a_bad_section_is_refused_before_torch_loads(workspace, capsys):
     """One line, as for any other parameter."""
     set_params(runtime={"arithmetic": "fast"})
