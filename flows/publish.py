@@ -26,8 +26,7 @@ def push(folder: Path, branch: str, publish: str, verdict: str) -> str | None:
         if git(folder, "ls-remote", "--heads", "origin", target):
             return target  # the same result is there already
     if changed:
-        git(folder, "add", *COMMITTED)
-        git(folder, *IDENTITY, "commit", "--quiet", f"--message=Retrain: {verdict}")
+        commit_result(folder, f"Retrain: {verdict}")
     tags = register(folder, verdict) if publish == "main" else []
     if not changed and not tags:
         return branch
@@ -40,3 +39,9 @@ def push(folder: Path, branch: str, publish: str, verdict: str) -> str | None:
             return None
         raise
     return ", ".join([target, *tags[:1]])
+
+
+def commit_result(folder: Path, message: str) -> None:
+    """Commit a clone's result, also where it is that of the commit before."""
+    git(folder, "add", *COMMITTED)
+    git(folder, *IDENTITY, "commit", "--quiet", "--allow-empty", f"--message={message}")

@@ -8,10 +8,9 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from flows.clones import Overrides, override_params, temporary_clone
-from flows.publish import COMMITTED
+from flows.publish import commit_result
 from flows.repro import has_remote, run_dvc
 from flows.stages import refused, run_stages
-from flows.versions import IDENTITY
 from mnist_pipeline.files import InputError
 from mnist_pipeline.review.git import git
 
@@ -35,9 +34,9 @@ def trial(repository: str, commit: str, overrides: Overrides, name: str) -> Stat
         if not exported and not why.startswith("save: "):
             return refused(why)
         # To DVC, a commit under such a ref is an experiment; dvc exp save would take seconds.
-        git(folder, "add", *COMMITTED)
-        git(folder, *IDENTITY, "commit", "--quiet", "--allow-empty", f"--message={name}")
-        push_experiment(folder, ref_of(commit, name), [] if exported else TRAINED)
+        ref = ref_of(git(folder, "rev-parse", "HEAD").strip(), name)
+        commit_result(folder, name)
+        push_experiment(folder, ref, [] if exported else TRAINED)
         return Completed(message=name if exported else f"{name}, without a model: {why}")
 
 

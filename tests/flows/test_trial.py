@@ -22,7 +22,7 @@ def origin(tmp_path, monkeypatch):
     """A repository with these stages, and its remote; clones out of the way."""
     monkeypatch.setattr(clones, "HOME", tmp_path / "home")
     monkeypatch.setattr(trial, "push_experiment", trial.push_experiment.fn)
-    texts = {"dvc.yaml": STAGES, "params.yaml": "train: {lr: 1.0}"}
+    texts = {"dvc.yaml": STAGES, "params.yaml": "train: {lr: 1.0}\n"}
     seed = repository(tmp_path / "seed", texts)
     assert dvc(seed, "repro").returncode == 0
     origin = bare(seed)
@@ -39,8 +39,7 @@ def test_pushes_data_and_an_experiment(origin, tmp_path, monkeypatch, exported):
         return Completed() if exported else Failed(message="save: too bad")
 
     monkeypatch.setattr(trial, "run_stages", run_stages)
-    commit = git(origin, "rev-parse", "main").strip()
-    state = trial.trial.fn(str(origin), commit, {"train.lr": 0.25}, "trial-x")
+    state = trial.trial.fn(str(origin), "main", {"train.lr": 0.25}, "trial-x")
     assert state.is_completed()
     assert state.message == "trial-x" + ", without a model: save: too bad" * (not exported)
 
@@ -53,6 +52,14 @@ def test_pushes_data_and_an_experiment(origin, tmp_path, monkeypatch, exported):
     # Without a model of its own, main's lies there, and DVC says that save is to run.
     assert ("lr: 0.25" in (elsewhere / "exported").read_text()) == exported
     assert ("save" in dvc(elsewhere, "status").stdout) == (not exported)
+
+
+def test_what_main_has_already_is_an_experiment_too(origin, monkeypatch):
+    """A commit without a change, on top of the one that was asked for, under that one's ref."""
+    monkeypatch.setattr(trial, "run_stages", lambda *_, **__: Completed())
+    assert trial.trial.fn(str(origin), "main", {}, "trial-x").is_completed()
+    main = git(origin, "rev-parse", "main").strip()
+    assert git(origin, "rev-parse", f"{trial.ref_of(main, 'trial-x')}^").strip() == main
 
 
 def test_a_stage_that_fails_is_refused(origin, monkeypatch):
