@@ -17,6 +17,7 @@ from mnist_pipeline import digits
 from mnist_pipeline.__main__ import one_line_errors
 from mnist_pipeline.files import write_atomically
 from mnist_pipeline.mnist import RAW
+from mnist_pipeline.review.git import copy_workspace
 
 ROOT = Path(__file__).resolve().parent.parent
 DEAD_PROXY = "http://127.0.0.1:9"
@@ -95,12 +96,8 @@ def dvc(repo: Path, *words: str, **environment: str) -> subprocess.CompletedProc
 
 def copy_of_project(folder: Path) -> Path:
     """A git repository with this checkout's files as they are, committed or not; no data."""
-    names = git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    for name in filter(None, names.split("\0")):
-        if (ROOT / name).is_file():  # not: deleted, but not yet committed as such
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    git(folder, "init", "--quiet", "--initial-branch=main")
+    copy_workspace(ROOT, folder)
+    git(folder, "checkout", "--quiet", "-B", "main")
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--message=copy")
     return folder

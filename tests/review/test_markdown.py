@@ -11,7 +11,16 @@ from markdown_it import MarkdownIt
 
 from mnist_pipeline.review import markdown
 from mnist_pipeline.review.markdown import LIMIT, code, render
-from mnist_pipeline.review.schema import Change, Evidence, Flip, Report, Side, Spread, Step
+from mnist_pipeline.review.schema import (
+    Change,
+    Evidence,
+    Flip,
+    NewImages,
+    Report,
+    Side,
+    Spread,
+    Step,
+)
 
 COMMIT, OTHER = "a" * 40, "b" * 40
 EVIL = [
@@ -64,6 +73,16 @@ def full(text: str, judged: bool = True) -> Report:
         reason=text,
         evidence=evidence() if judged else None,
         spread=spread(0.001),
+        new=NewImages(
+            known=9,
+            fixed=0,
+            broken=0,
+            p_value=1,
+            verdict="too few to judge",
+            to_train=0,
+            to_test=1000,
+            added=[text] * 1000,
+        ),
         flips=[Flip(index=10**6, label=text, old=text, new=text)] * 1000,
         changes=[Change(file=text, name=text, old=text, new=text)] * 2000,
         stages=[Step(name=text, changed=[text] * 60, after=[text] * 60)] * 100,
@@ -93,7 +112,7 @@ def test_text_is_inert_everywhere(text, judged):
     assert not set("@#<>[]`$\\") & set(plain.replace("p < 0.05", ""))
     assert "example" not in plain
     assert "octocat" not in plain
-    assert len([token for token in found if token.type == "table_open"]) == 3
+    assert len([token for token in found if token.type == "table_open"]) == 4
 
 
 @pytest.mark.parametrize("text", EVIL)
@@ -191,7 +210,7 @@ def test_stale_lock_is_said_first():
     [
         (spread(0.0015), "within what another seed does"),
         (spread(0.0013), "beyond what another seed does"),
-        (None, "seed-to-seed spread not measured (`make noise`)"),
+        (None, "seed-to-seed spread of this configuration not measured (`make noise`)"),
     ],
 )
 @pytest.mark.parametrize(
@@ -205,6 +224,20 @@ def test_first_line_says_both_things(verdict, start, spread, words):
     """What holds for these weights, and whether another seed would do as much."""
     line, *_ = render(report(verdict=verdict, spread=spread)).splitlines()
     assert line == f"{start} (13 fixed, 27 broken, p = 0.038), {words}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "shift"),
+    [(64, 256, "+192"), (9907, 8642, "−1,265"), (0.5, 0.25, "−0.25"), (False, True, "–")],
+)
+def test_changes_are_as_exact_as_the_values(old, new, shift):
+    """Whole numbers to the last digit; a truth has no difference."""
+    change = Change(file="a", name="b", old=old, new=new)
+    assert (
+        render(report(changes=[change]))
+        .strip()
+        .endswith(f"| {f'`{shift}`' if shift != '–' else shift} |")
+    )
 
 
 def test_sentences_need_no_statistics():
@@ -221,6 +254,6 @@ def test_sentences_need_no_statistics():
     ]:
         assert sentence in text
     same = evidence(fixed=0, broken=0, p_value=1.0, interval=None, least=None)
-    assert "right on the same of 10,000 test images" in render(report(evidence=same))
+    assert "get exactly the same of the 10,000 test images wrong" in render(report(evidence=same))
     few = evidence(fixed=1, broken=2, p_value=1.0, least=None)
     assert "With so few images, no split would be evidence" in render(report(evidence=few))

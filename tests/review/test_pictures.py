@@ -7,6 +7,7 @@ import pytest
 from pets import make_project
 from PIL import Image
 
+from mnist_pipeline.review import pictures
 from mnist_pipeline.review.pictures import confusion, illustrate
 from mnist_pipeline.review.result import read_result
 
@@ -41,6 +42,31 @@ def test_what_cannot_be_drawn_is_said(folders, tmp_path):
     assert sides[1:] == ["confusion.png: base", "confusion.png: head"]
     assert faults[0].startswith("learning_curves.png: base: ")
     assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["learning_curves.png"]
+
+
+def test_picture_that_is_none_is_said(folders, tmp_path):
+    """A new image that is no PNG costs its own picture alone, also that of an earlier report."""
+    new = folders[1] / "data/new/test"
+    new.mkdir(parents=True)
+    Image.new("L", (28, 28)).save(new / "7-0.png")
+    assert illustrate(folders, tmp_path / "pictures") == []
+    (new / "7-0.png").write_text("no")
+    (fault,) = illustrate(folders, tmp_path / "pictures")
+    assert fault.startswith("new_images.png: ")
+    drawn = {path.name for path in (tmp_path / "pictures").iterdir()}
+    assert drawn == {"learning_curves.png", "confusion.png"}
+
+
+def test_new_images_are_counted_beyond_those_shown(folders, monkeypatch):
+    """The title says how many there are, also where the picture does not show them all."""
+    monkeypatch.setattr(pictures, "SHOWN", 2)
+    (folders[1] / "data/new/test").mkdir(parents=True)
+    names = [f"data/new/test/7-{number}.png" for number in range(3)]
+    for name in names:
+        Image.new("L", (28, 28)).save(folders[1] / name)
+    figure = pictures.new_images(folders[1], names)
+    assert figure.get_suptitle().startswith("3 images added")
+    assert sum(len(axis.images) for axis in figure.axes) == 2
 
 
 def test_confusion_counts_the_errors(folders):

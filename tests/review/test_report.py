@@ -107,9 +107,19 @@ def test_new_images_have_a_verdict_of_their_own(repo, run, before, after, expect
     assert found.added == [f"data/new/test/{new}", "data/new/train/trained.png"]
     assert (repo / "pictures/new_images.png").is_file()
     text = run(*words)[1]
-    line = f"**{expected[0].capitalize()} on the 8 new test images that both know**"
+    line = f"**{expected[0].capitalize()}** on the 8 new test images that both know"
     assert line in text
-    assert "Added: 1 images to train with, 1 to test with." in text
+    assert "New images added: 1 to train with, 1 to test with." in text
+
+
+def test_new_images_are_counted_beyond_those_listed(repo, monkeypatch):
+    """The list has an end; the numbers are of all."""
+    monkeypatch.setattr(report, "MOST", 2)
+    for folder, count in (("test", 4), ("train", 3)):
+        for number in range(count):
+            write(repo, f"data/new/{folder}/7-{number}.png", "")
+    found = build("origin/main", None).new
+    assert (found.to_train, found.to_test, len(found.added)) == (3, 4, 2)
 
 
 def test_without_new_images_nothing_is_said_of_them(repo):
@@ -157,14 +167,16 @@ def test_other_test_set_is_not_comparable(repo, run, what):
     assert "**Not comparable**: `another test set" in text
 
 
-@pytest.mark.parametrize("content", [None, b"[1, 2]", b"\xff"])
+@pytest.mark.parametrize(
+    ("side", "content"),
+    [("base", None), *(("head", each) for each in (None, b"[1, 2]", b"\xff", b"<<<<<<< HEAD\n"))],
+)
 @pytest.mark.parametrize(
     "name",
     ["metrics/metrics.json", "metrics/errors.csv", "dvc.lock", "dvc.yaml", "params.yaml"],
 )
-@pytest.mark.parametrize("side", ["base", "head"])
 def test_missing_or_odd_file_is_never_fine(repo, run, side, name, content):
-    """Each file in turn, on either side: exit status 2, said by name, no traceback."""
+    """Each file in turn, also with git's marks of a conflict: exit status 2, said by name."""
     before = (repo / name).read_bytes()
     (repo / name).unlink()
     if content:
@@ -178,9 +190,10 @@ def test_missing_or_odd_file_is_never_fine(repo, run, side, name, content):
     assert "/mnist_pipeline-report-" not in text
 
 
-def test_bug_is_no_regression(repo, run, monkeypatch):
+@pytest.mark.parametrize("what", ["judge", "render"])
+def test_bug_is_no_regression(repo, run, monkeypatch, what):
     """Whatever fails: one line and exit status 2, as 1 says that accuracy fell."""
-    monkeypatch.setattr(report, "judge", lambda *_: 1 / 0)
+    monkeypatch.setattr(report, what, lambda *_: 1 / 0)
     status, _, error = run("--base=HEAD")
     assert status == 2
     (line,) = error.splitlines()
@@ -225,10 +238,9 @@ def test_half_a_run_is_stale(repo):
     tree = yaml.load(repo / "dvc.lock")
     tree["stages"]["train"]["outs"][0]["md5"] = "0" * 32
     yaml.dump(tree, repo / "dvc.lock")
-    what = "models/weights: another one than dvc.lock has for"
     assert build("origin/main", None).head.stale == [
-        f"evaluate: {what} evaluate",
-        f"save: {what} save",
+        "evaluate: models/weights: not the one that evaluate last ran on",
+        "save: models/weights: not the one that save last ran on",
     ]
 
 
@@ -246,8 +258,10 @@ def test_experiments_of_dvc_are_names(repo):
     assert {"better", "best"} <= set(dvc(repo, "exp", "list", "--name-only").stdout.split())
     found = build("origin/main", "better")
     assert (found.head.name, found.base.commit, found.evidence.fixed) == ("better", began, 40)
-    found = build("better", "best")
-    assert (found.base.name, found.evidence.fixed, found.evidence.broken) == ("better", 3, 0)
+    hashes = [git(repo, "rev-parse", f"refs/exps/{began[:2]}/{began[2:]}/better").strip()]
+    for name in ["better", *hashes]:  # dvc exp show prints both
+        found = build(name, "best")
+        assert (found.base.name, found.evidence.fixed, found.evidence.broken) == (name, 3, 0)
 
 
 def test_base_is_where_the_head_left_it(repo):
@@ -298,7 +312,7 @@ def test_shallow_clone_takes_no_older_base(repo, run, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["nothing", "", "--all", "HEAD:dvc.yaml"])
 def test_unknown_name_is_refused(repo, run, name):
     """Neither a commit nor an experiment: one line, exit status 2, on either side."""
-    for words in ([f"--base={name}"], ["--base=HEAD", f"--head={name or 'x'}"]):
+    for words in ([f"--base={name}"], ["--base=HEAD", f"--head={name}"]):
         status, _, error = run(*words)
         assert status == 2
         (line,) = error.splitlines()
@@ -312,16 +326,19 @@ def test_hook_in_a_linked_worktree_changes_nothing(repo, tmp_path):
     linked = tmp_path / "linked"
     write(linked, "staged", "but not committed")
     git(linked, "add", "staged")
-    files = [path for path in (repo / ".git").rglob("*") if path.is_file()]
-    before = {path: path.read_bytes() for path in files}
     program = f"{sys.executable} -m mnist_pipeline report --json --base HEAD~1"
     (repo / ".git/hooks/pre-commit").write_text(f"#!/bin/sh\nexec {program} > {tmp_path}/found\n")
     (repo / ".git/hooks/pre-commit").chmod(0o755)
+
+    def contents() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in (repo / ".git").rglob("*") if path.is_file()}
+
+    before = contents()
     git(linked, "-c", "core.hooksPath=../repo/.git/hooks", "hook", "run", "pre-commit")
     found = Report.model_validate_json((tmp_path / "found").read_text())
     assert found.base.stale == found.head.stale == found.notes == []
     assert found.changes == found.flips == found.stages == []
-    assert {path: path.read_bytes() for path in files} == before
+    assert contents() == before
     assert git(linked, "status", "--porcelain") == "A  staged\n"
 
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 from mnist_pipeline.files import InputError
@@ -14,13 +15,19 @@ def git(folder: Path, *words: str) -> str:
     Git tells its hooks by variables which repository is theirs. They are left out, as `folder`
     says which one is meant.
     """
-    environment = {name: value for name, value in os.environ.items() if name[:4] != "GIT_"}
+    environment = {name: os.environ[name] for name in os.environ.keys() - _local_variables()}
     done = subprocess.run(
         ["git", *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         raise InputError(f"git {words[0]}: {done.stderr.strip()}")
     return done.stdout
+
+
+@cache
+def _local_variables() -> set[str]:
+    words = ["git", "rev-parse", "--local-env-vars"]  # not those for ssh and passwords, say
+    return {*subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()}
 
 
 def clone(repository: str, folder: Path, cache: Path | None = None, branch: str = "") -> Path:
@@ -37,24 +44,29 @@ def clone(repository: str, folder: Path, cache: Path | None = None, branch: str 
     return folder
 
 
-def resolve(top: Path, name: str) -> tuple[str, bool]:
-    """The commit that git or DVC knows by a name, and whether it is a DVC experiment's."""
+def resolve(top: Path, name: str) -> str:
+    """The commit that git or DVC knows by a name; InputError where neither does."""
     from dvc.scm import SCM, RevError, resolve_rev  # noqa: PLC0415 (only the report needs it)
 
     try:
-        return _commit(top, name), name.startswith("refs/exps/")
+        return _commit(top, name)
     except InputError:
         if not name:  # which DVC takes for HEAD
             raise
     try:
         with SCM(str(top)) as scm:
-            return _commit(top, resolve_rev(scm, name)), True
+            return _commit(top, resolve_rev(scm, name))
     except (RevError, InputError) as error:
         raise InputError(f"{name}: expected a commit or an experiment of DVC: {error}") from error
 
 
 def _commit(top: Path, name: str) -> str:
     return git(top, "rev-parse", "--verify", f"{name}^{{commit}}").strip()
+
+
+def is_experiment(top: Path, commit: str) -> bool:
+    """Whether a commit is that of an experiment of DVC."""
+    return bool(git(top, "for-each-ref", f"--points-at={commit}", "refs/exps/??/*/*"))
 
 
 def merge_base(top: Path, base: str, head: str) -> str:

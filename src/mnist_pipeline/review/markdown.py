@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mnist_pipeline.files import NEW_TEST, InputError
+from mnist_pipeline.files import InputError
 from mnist_pipeline.review.schema import Change, Evidence, NewImages, Report, Side, Spread
 
 LIMIT = 1_000_000  # bytes of a report
@@ -69,7 +69,7 @@ def render(report: Report) -> str:
     parts += [
         tabulate("What differs", "file name base head change", changes),
         tabulate("Images fixed and broken", "index label base head", flips),
-        tabulate("Stages affected", "stage changed after", stages),
+        tabulate("Stages affected", "stage changed follows", stages),
         *(f"Could not be read: {code(note, 200)}" for note in report.notes[:10]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -93,7 +93,7 @@ def verdict(report: Report) -> str:
     line = f"**{word} {'between' if word.startswith('No') else 'in'} these weights**"
     line += f" ({found.fixed:,} fixed, {found.broken:,} broken, p = {found.p_value:.2g})"
     if report.spread is None:
-        return f"{line}, seed-to-seed spread not measured (`make noise`)"
+        return f"{line}, seed-to-seed spread of this configuration not measured (`make noise`)"
     beyond = abs(found.fixed - found.broken) / found.total > report.spread.reach
     return f"{line}, {'beyond' if beyond else 'within'} what another seed does"
 
@@ -102,7 +102,7 @@ def explain(found: Evidence, spread: Spread | None) -> list[str]:
     """What the verdict rests on, in plain sentences."""
     differ, total = found.fixed + found.broken, f"{found.total:,} test images"
     if found.interval is None:
-        return [f"Both models are right on the same of {total} and wrong on the same."]
+        return [f"Both models get exactly the same of the {total} wrong."]
     low, high = map(points, found.interval)
     counts = (
         f"The models disagree on {differ:,} of {total}: this change fixes {found.fixed:,} and"
@@ -124,12 +124,11 @@ def explain(found: Evidence, spread: Spread | None) -> list[str]:
 def explain_new(new: NewImages) -> list[str]:
     """The verdict on the new test images, and how many images were added."""
     counts = f"{new.fixed:,} fixed, {new.broken:,} broken, p = {new.p_value:.2g}"
-    line = f"**{new.verdict.capitalize()} on the {new.known:,} new test images that both know**"
-    tests = sum(name.startswith(str(NEW_TEST)) for name in new.added)
-    added = f"Added: {len(new.added) - tests:,} images to train with, {tests:,} to test with."
+    line = f"**{new.verdict.capitalize()}** on the {new.known:,} new test images that both know"
+    added = f"New images added: {new.to_train:,} to train with, {new.to_test:,} to test with."
     rows = [[Path(name).name[:1], name] for name in new.added]
     judged = [f"{line} ({counts})"] if new.known else []
-    return [*judged, added, tabulate("Images added", "label file", rows)]
+    return [*judged, *([added] if rows else []), tabulate("Images added", "label file", rows)]
 
 
 def often(p_value: float) -> str:
@@ -178,10 +177,12 @@ def cell(value: Any) -> str:
 def shift(change: Change) -> str | None:
     """How far a number changed, and whether for the better; None for what is no number."""
     old, new = change.old, change.new
-    if isinstance(old, str | None) or isinstance(new, str | None):
+    if isinstance(old, bool | str | None) or isinstance(new, bool | str | None):
         return None
     words = {None: "", True: ", better", False: ", worse"}
-    return f"{new - old:+.2g}".replace("-", "−", 1) + words[change.better]
+    by = new - old
+    size = f"{by:+,}" if isinstance(by, int) else f"{by:+.2g}"
+    return size.replace("-", "−", 1) + words[change.better]
 
 
 def code(text: str, width: int = 80) -> str:

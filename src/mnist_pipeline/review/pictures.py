@@ -12,6 +12,7 @@ from matplotlib.image import imread
 from mnist_pipeline.files import HISTORY, NEW_TEST, InputError, read_text, write_atomically
 from mnist_pipeline.review.result import Result, find_new, read_result
 
+PICTURES = ("learning_curves.png", "confusion.png", "new_images.png")
 Curves = dict[str, list[float]]
 LOSSES = {"train_loss": "training loss", "validation_loss": "validation loss"}
 ACCURACY = {"validation_accuracy": "validation accuracy"}
@@ -20,11 +21,13 @@ LOOKS = {"base": ("0.55", "--"), "head": ("tab:blue", "-")}  # color, line
 
 
 def illustrate(folders: list[Path], target: Path) -> list[str]:
-    """Write a PNG of what there is to see of each folder, base or head; what could not be seen."""
+    """Draw what both folders have, and the images added; a line for what could not be drawn."""
     faults = []
+    for name in PICTURES:  # of an earlier report
+        (target / name).unlink(missing_ok=True)
     for name, read, paint in (
-        ("learning_curves.png", read_history, learning_curves),
-        ("confusion.png", read_result, confusions),
+        (PICTURES[0], read_history, learning_curves),
+        (PICTURES[1], read_result, confusions),
     ):
         found: dict[str, Any] = {}
         for folder in folders:
@@ -35,7 +38,10 @@ def illustrate(folders: list[Path], target: Path) -> list[str]:
         if found:
             write(target / name, paint(found))
     if added := sorted(find_new(folders[1]) - find_new(folders[0])):
-        write(target / "new_images.png", new_images(folders[1], added))
+        try:
+            write(target / PICTURES[2], new_images(folders[1], added))
+        except (OSError, SyntaxError) as error:  # which Pillow raises for what is no PNG
+            faults.append(f"{PICTURES[2]}: {error}")
     return faults
 
 
@@ -48,13 +54,12 @@ def write(path: Path, figure: Figure) -> None:
 
 def new_images(folder: Path, names: list[str]) -> Figure:
     """The first images that were added, each under its label, those to test with in blue."""
-    names = names[:SHOWN]
-    rows = -(-len(names) // ACROSS)
+    rows = -(-len(names[:SHOWN]) // ACROSS)
     figure = Figure(figsize=(0.7 * ACROSS, 0.95 * rows + 0.5), dpi=110, layout="constrained")
     figure.suptitle(f"{len(names):,} images added; label, and in blue those to test with")
     for axis in (axes := figure.subplots(rows, ACROSS, squeeze=False).ravel()):
         axis.axis("off")
-    for axis, name in zip(axes, names, strict=False):
+    for axis, name in zip(axes, names[:SHOWN], strict=False):
         axis.imshow(imread(folder / name), cmap="gray_r", vmin=0, vmax=1)
         test = name.startswith(str(NEW_TEST))
         axis.set_title(Path(name).name[0], color="tab:blue" if test else "black")

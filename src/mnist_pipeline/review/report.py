@@ -10,12 +10,19 @@ from typing import Any, TypeVar
 
 from dvc.exceptions import DvcException
 
-from mnist_pipeline.files import InputError
-from mnist_pipeline.review.git import check_out, copy_workspace, git, merge_base, resolve
+from mnist_pipeline.files import NEW_TEST, InputError
+from mnist_pipeline.review.git import (
+    check_out,
+    copy_workspace,
+    git,
+    is_experiment,
+    merge_base,
+    resolve,
+)
 from mnist_pipeline.review.markdown import render
 from mnist_pipeline.review.noise import read_spread
 from mnist_pipeline.review.result import LOCK, Answer, Result, find_new, read_result
-from mnist_pipeline.review.schema import Change, Evidence, Flip, NewImages, Report, Side, Step
+from mnist_pipeline.review.schema import Change, Evidence, Flip, NewImages, Report, Side
 from mnist_pipeline.review.staleness import affected, differing, stale
 from mnist_pipeline.review.statistics import ALPHA, compare, compare_new, interval, least
 
@@ -38,12 +45,12 @@ def main() -> None:
     options = parser.parse_args()
     try:
         report = build(options.base, options.head, options.pictures)
+        print(report.model_dump_json() if options.json else render(report))
     except (InputError, OSError):
         raise
     except Exception as error:  # Python's exit status for it is 1, which is a regression's alone
         what = f"a bug of the report, or a file that it does not expect: {error!r}"
         raise InputError(what) from error
-    print(report.model_dump_json() if options.json else render(report))
     sys.exit(exit_status(report) if options.fail_on else 0)
 
 
@@ -64,8 +71,8 @@ def build(base: str, head: str | None, pictures: Path | None = None) -> Report:
     where the head is an older state of the base.
     """
     top = Path(git(Path(), "rev-parse", "--show-toplevel").strip())
-    (old, experiment), (new, _) = resolve(top, base), resolve(top, head or "HEAD")
-    began = old if experiment else merge_base(top, old, new)
+    old, new = resolve(top, base), resolve(top, "HEAD" if head is None else head)
+    began = old if is_experiment(top, old) else merge_base(top, old, new)
     if head and began == new != old:
         raise InputError(f"{head}: expected a commit that {base} does not have, found one it has")
     names = base if began == old else f"merge base with {base}", head or "workspace"
@@ -90,7 +97,7 @@ def look(
     ]
     metrics = attempt(notes, "metrics", find_changes, *folders, "metrics") or []
     params = attempt(notes, "params", find_changes, *folders, "params") or []
-    stages = attempt(notes, "stages", find_stages, *folders) or []
+    stages = attempt(notes, "stages", affected, *folders) or []
     spread = attempt(notes, "seed spread", read_spread, folders)
     if pictures:
         from mnist_pipeline.review.pictures import illustrate  # noqa: PLC0415 (matplotlib is slow)
@@ -171,6 +178,7 @@ def judge_new(old: Path, new: Path) -> NewImages | None:
     if not before | after:
         return None
     added = sorted(after - before)
+    tests = sum(name.startswith(str(NEW_TEST)) for name in added)
     results = [read_result(folder) for folder in (old, new)]
     known, found = compare_new(*results)
     fixed, broken = len(found.fixed), len(found.broken)
@@ -185,6 +193,8 @@ def judge_new(old: Path, new: Path) -> NewImages | None:
         broken=broken,
         p_value=found.p_value,
         verdict=verdict,
+        to_train=len(added) - tests,
+        to_test=tests,
         added=added[:MOST],
     )
 
@@ -200,8 +210,7 @@ def find_changes(old: Path, new: Path, kind: str) -> list[Change]:
     """The "metrics" or "params" that differ between two folders."""
     return [
         Change(file=file, name=name, old=before, new=after, better=better(name, before, after))
-        for file, values in sorted(differing(old, new, kind).items())
-        for name, (before, after) in sorted(values.items())
+        for file, name, before, after in differing(old, new, kind)
     ]
 
 
@@ -210,9 +219,3 @@ def better(name: str, old: Any, new: Any) -> bool | None:
     root = name.split(".", maxsplit=1)[0]
     numbers = {type(old), type(new)} <= {int, float}
     return (new > old) == (root in HIGHER) if numbers and root in HIGHER + LOWER else None
-
-
-def find_stages(old: Path, new: Path) -> list[Step]:
-    """The stages that a change affects."""
-    found = affected(old, new).items()
-    return [Step(name=name, changed=what, after=before) for name, (what, before) in found]

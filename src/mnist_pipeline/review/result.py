@@ -3,7 +3,7 @@
 import csv
 import hashlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from mnist_pipeline.files import (
     ERRORS,
@@ -18,6 +18,7 @@ from mnist_pipeline.files import (
 from mnist_pipeline.metrics import Metrics, parse_metrics
 
 LOCK = "dvc.lock"
+Key = TypeVar("Key", int, str)
 
 
 class Answer(NamedTuple):
@@ -60,8 +61,8 @@ def parse_result(metrics: str, errors: str, new: str = "", *, lock: str) -> Resu
 
     Raises InputError where one is malformed.
     """
-    wrong = {int(index): answer for index, answer in _answers(errors, "index", ERRORS).items()}
-    new_answers = _answers(new, "name", NEW)
+    wrong = _answers(errors, "index", int, ERRORS)
+    new_answers = _answers(new, "name", str, NEW)
     return Result(parse_metrics(metrics), wrong, new_answers, _test_set(parse_yaml(lock, LOCK)))
 
 
@@ -99,12 +100,13 @@ def _test_set(lock: dict[str, Any]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _answers(text: str, key: str, path: Path) -> dict[str, Answer]:
+def _answers(text: str, key: str, kind: type[Key], path: Path) -> dict[Key, Answer]:
     """The rows of a table of answers, by one of its columns."""
     try:
         return {
-            row[key]: Answer(row["label"], row["predicted"])
+            kind(row[key]): Answer(row["label"], row["predicted"])
             for row in csv.DictReader(text.splitlines())
         }
-    except KeyError as error:
-        raise InputError(f"{path}: expected columns {key}, label, predicted") from error
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"expected columns {key}, label, predicted, found: {error}"
+        raise InputError(f"{path}: {what}") from error

@@ -90,7 +90,9 @@ class NewImages(Record):
     broken: Count
     p_value: float = Field(ge=0, le=1)
     verdict: Verdict | Literal["too few to judge"]
-    added: list[Text]  # files, the first thousand
+    to_train: Count  # were added
+    to_test: Count
+    added: list[Text]  # their files, the first thousand
 
 
 class Report(Record):

@@ -13,8 +13,7 @@ from dvc.utils.diff import diff, format_dict
 
 from mnist_pipeline.files import InputError
 from mnist_pipeline.review.result import LOCK
-
-Affected = dict[str, tuple[list[str], list[str]]]  # by stage: what differs, stages before it
+from mnist_pipeline.review.schema import Step
 
 
 def open_folder(folder: Path) -> Repo:
@@ -25,26 +24,26 @@ def open_folder(folder: Path) -> Repo:
 def stale(folder: Path) -> list[str]:
     """What dvc.lock and metrics/ should have and do not, a line each: "stage: what"."""
     with open_folder(folder) as repo:
-        stages = _stages(repo, outputs=True)
+        steps = _steps(repo, outputs=True)
     return [
-        f"{name}: {each}"
-        for name, (what, before) in stages.items()
-        for each in what or [f"follows {', '.join(before)}"]
+        f"{step.name}: {each}"
+        for step in steps
+        for each in step.changed or [f"follows {', '.join(step.after)}"]
     ]
 
 
-def affected(old: Path, new: Path) -> Affected:
+def affected(old: Path, new: Path) -> list[Step]:
     """The stages of a new folder whose inputs, or stages before them, differ from an old one's.
 
-    The new folder under the old one's dvc.lock tells.
+    DVC says so, asked in the new folder with the old one's dvc.lock.
     """
     both = shutil.copytree(new, new.with_name("both"), symlinks=True)
     shutil.copy(old / LOCK, both)
     with open_folder(both) as repo:
-        return _stages(repo, outputs=False)
+        return _steps(repo, outputs=False)
 
 
-def _stages(repo: Repo, outputs: bool) -> Affected:
+def _steps(repo: Repo, outputs: bool) -> list[Step]:
     stages = [stage for stage in repo.index.stages if stage.cmd]  # the others are dvc add's
     if not stages:
         raise InputError("dvc.yaml: expected stages, found none")
@@ -52,14 +51,15 @@ def _stages(repo: Repo, outputs: bool) -> Affected:
     if outputs:
         own = {stage: what + _outputs(repo, stage) for stage, what in own.items()}
     first = [stage for stage, what in own.items() if what]
-    if not first:
-        return {}
+    if not first:  # DVC would take it for all
+        return []
     graph = get_subgraph_of_nodes(repo.index.graph, first, downstream=True)
-    return {
-        stage.name: (what, [other.name for other in own if graph.has_edge(stage, other)])
-        for stage, what in own.items()
-        if stage in graph
-    }
+    steps = []
+    for stage, what in own.items():
+        if stage in graph:
+            before = [one.name for one in own if graph.has_edge(stage, one)]
+            steps.append(Step(name=stage.name, changed=what, after=before))
+    return steps
 
 
 def _inputs(repo: Repo, stage: Any) -> list[str]:
@@ -72,7 +72,7 @@ def _inputs(repo: Repo, stage: Any) -> list[str]:
 
 
 def _outputs(repo: Repo, stage: Any) -> list[str]:
-    """Outputs in git that differ from dvc.lock, and inputs that are not the outputs it has."""
+    """What half a run leaves: outputs in git, and inputs, that are not those of dvc.lock."""
     moved = _moved(stage, [out for out in repo.index.outs if out.stage.cmd])
     return [*moved, *_states([out for out in stage.outs if not out.use_cache])]
 
@@ -81,7 +81,7 @@ def _moved(stage: Any, outs: list[Any]) -> list[str]:
     """Inputs with another MD5 in dvc.lock than they have as somebody's outputs."""
     known = {out.fs_path: out.hash_info for out in outs}
     moved = [dep for dep in stage.deps if dep.hash_info != known.get(dep.fs_path, dep.hash_info)]
-    return [f"{dep.def_path}: another one than {LOCK} has for {stage.name}" for dep in moved]
+    return [f"{dep.def_path}: not the one that {stage.name} last ran on" for dep in moved]
 
 
 def _states(files: list[Any]) -> list[str]:
@@ -96,22 +96,18 @@ def _states(files: list[Any]) -> list[str]:
     return found
 
 
-def differing(old: Path, new: Path, kind: str) -> dict[str, dict[str, tuple[Any, Any]]]:
-    """The "metrics" or "params" that differ between two folders: by file and key, old and new.
+def differing(old: Path, new: Path, kind: str) -> list[tuple[str, str, Any, Any]]:
+    """The "metrics" or "params" that differ between two folders: file, key, old and new value.
 
-    Raises InputError for a file that cannot be read.
+    Raises OSError or one of DVC's own errors for a file that cannot be read.
     """
     sides = []
     for folder in (old, new):
         with open_folder(folder) as repo:
-            shown = getattr(repo, kind).show()[""]
-        files = shown.get("data", {})
-        faults = [f"{name}: {file['error']}" for name, file in files.items() if "error" in file]
-        if "error" in shown or faults:
-            raise InputError(f"{folder.name}: {shown.get('error') or faults[0]}")
-        sides.append(format_dict(files))
-    found = diff(*sides).items()
-    return {
-        file: {key: (each["old"], each["new"]) for key, each in values.items()}
-        for file, values in found
-    }
+            shown = getattr(repo, kind).show(on_error="raise")
+        sides.append(format_dict(shown[""]["data"]))
+    return [
+        (file, key, each["old"], each["new"])
+        for file, values in sorted(diff(*sides).items())
+        for key, each in sorted(values.items())
+    ]
