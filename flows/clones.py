@@ -1,6 +1,7 @@
 """A clone for each run: nobody's checkout is touched, and two runs never meet."""
 
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import psutil
+from dvc.config import Config
 from pydantic import Field
 from ruamel.yaml import YAML
 
@@ -19,11 +21,18 @@ from mnist_pipeline.review.git import clone, git
 ROOT = Path(__file__).resolve().parent.parent
 Key = Annotated[str, Field(pattern=r"^[a-z]+\.[a-z_]+$")]  # train.lr
 Value = bool | int | float | str
-Overrides = Annotated[  # pydantic's schema has the keys' pattern, but would let others through
+Overrides = Annotated[  # the schema alone would let keys pass that do not match the pattern
     dict[Key, Value], Field(json_schema_extra={"additionalProperties": False})
 ]
 # Where the clones and the cache that they share lie.
 HOME = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "mnist_pipeline/retrain")
+GIT = {  # in a clone, whatever this user's git does: nobody is there to sign or to run hooks for
+    "user.name": "retrain",
+    "user.email": "retrain@localhost",
+    "commit.gpgSign": "false",
+    "tag.gpgSign": "false",
+    "core.hooksPath": os.devnull,
+}
 
 
 @contextmanager
@@ -33,7 +42,7 @@ def temporary_clone(repository: str, branch: str) -> Iterator[Path]:
     Without a repository's name, that of this checkout's origin. All clones share a DVC cache;
     those of a checkout on this machine share the checkout's.
     """
-    clones = HOME / "clones"
+    clones = HOME / "clones" / platform.node()  # other machines, which may share HOME, have theirs
     clones.mkdir(parents=True, exist_ok=True)
     for left in clones.iterdir():
         if not psutil.pid_exists(int(left.name.split("-")[0])):  # its run was killed
@@ -41,12 +50,19 @@ def temporary_clone(repository: str, branch: str) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=clones))
     try:
         source = repository or git(ROOT, "remote", "get-url", "origin").strip()
-        checkout = Path(source) / ".dvc"
-        yield clone(
-            source, folder, checkout / "cache" if checkout.is_dir() else HOME / "cache", branch
-        )
+        clone(source, folder, find_cache(Path(source) / ".dvc"), branch)
+        for key, value in GIT.items():
+            git(folder, "config", key, value)
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def find_cache(checkout: Path) -> Path:
+    """The DVC cache of a checkout's folder .dvc, or that of all clones where there is none."""
+    if not checkout.is_dir():
+        return HOME / "cache"
+    return Path(Config(str(checkout))["cache"].get("dir") or checkout / "cache")
 
 
 def override_params(folder: Path, overrides: Overrides) -> None:

@@ -14,7 +14,6 @@ from prefect.states import Completed, Failed
 
 from flows.clones import ROOT, temporary_clone
 from flows.publish import MOVED
-from flows.versions import IDENTITY
 from mnist_pipeline.__main__ import one_line_errors
 from mnist_pipeline.files import InputError
 from mnist_pipeline.review.git import git
@@ -44,8 +43,8 @@ def empty(spool: Path, repository: str) -> str:
     They are removed when they are pushed, never before. Raises InputError where a remote refuses.
     """
     for _ in range(ATTEMPTS):
-        waiting = sorted(spool.glob("*.png"))
         with temporary_clone(repository, "") as folder:
+            waiting = sorted(spool.glob("*.png"))
             try:
                 done = push(folder, waiting)
             except InputError as error:
@@ -61,9 +60,9 @@ def empty(spool: Path, repository: str) -> str:
 def push(folder: Path, waiting: list[Path]) -> str:
     """Add the images that are waiting to a clone, on the branch of the day, and push it."""
     branch, count = f"images/{datetime.now(UTC):%Y-%m-%d}", 0
-    # Of this checkout MNIST alone: a new image that is only here is not pushed yet.
+    # Of this checkout MNIST alone: a new image that lies only here may never be pushed.
     known = find_mnist(ROOT) | find_known(folder) | find_proposed(folder)
-    if git(folder, "ls-remote", "--heads", "origin", branch):
+    if git(folder, "branch", "--remotes", "--list", f"origin/{branch}"):
         git(folder, "checkout", "--quiet", branch)
     for path in waiting:
         with Image.open(path) as picture:
@@ -78,7 +77,7 @@ def push(folder: Path, waiting: list[Path]) -> str:
         return "nothing new"
     git(folder, "add", "data/new")
     message = f"--message=Add {count} images that people have labelled"
-    git(folder, *IDENTITY, "commit", "--quiet", message)
+    git(folder, "commit", "--quiet", message)
     git(folder, "push", "--quiet", "origin", f"HEAD:refs/heads/{branch}")
     return f"{branch}: {count} images"
 

@@ -14,8 +14,8 @@ from prefect import artifacts, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter
-from prefect.client.schemas.objects import TERMINAL_STATES, State, WorkerStatus
-from prefect.exceptions import CancelledRun, ObjectNotFound
+from prefect.client.schemas.objects import TERMINAL_STATES, State, StateType, WorkerStatus
+from prefect.exceptions import CancelledRun, ExternalSignal, ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.settings import get_current_settings
 from prefect.states import Cancelling, Scheduled
@@ -92,8 +92,8 @@ class Trials:
     def run(self, trials: dict[str, Overrides], delay: int) -> dict[str, State]:
         """Have each trial run once, `parallel` at a time; how they ended.
 
-        An interrupt or a cancellation ends them all. A SIGKILL does not: they go on, and whoever
-        asks for the same trials waits for the same runs.
+        An interrupt or a cancellation ends them all. Any other end does not: they go on, and
+        whoever asks for the same trials waits for the same runs.
         """
         waiting, running, ends = [*trials], dict[UUID, str](), dict[str, State]()
         with get_client(sync_client=True) as client:
@@ -105,7 +105,7 @@ class Trials:
                     for run, end in ended(client, [*running]).items():
                         ends[running.pop(run)] = end
                         self.advance(end.is_completed())
-            except BaseException:
+            except (CancelledRun, KeyboardInterrupt, ExternalSignal):
                 for run in running:
                     client.set_flow_run_state(run, Cancelling())
                 raise
@@ -115,7 +115,8 @@ class Trials:
         self, client: SyncPrefectClient, name: str, overrides: Overrides, delay: int
     ) -> UUID:
         """Order a run of a trial, or find the one that is under way; its id."""
-        where = {"name": {"any_": [name]}, "state": {"type": {"any_": [*TERMINAL_STATES]}}}
+        over = [*TERMINAL_STATES, StateType.CANCELLING]
+        where = {"name": {"any_": [name]}, "state": {"type": {"any_": over}}}
         before = client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(where))
         identity = {"repository": self.repository, "commit": self.commit, "name": name}
         return client.create_flow_run_from_deployment(
@@ -123,7 +124,7 @@ class Trials:
             name=name,
             parameters=identity | {"overrides": overrides},
             state=Scheduled(scheduled_time=datetime.now(UTC) + timedelta(seconds=delay)),
-            # While a run is under way, the key finds it; after its end, the key is another.
+            # While a run is under way, the key finds it; when it is over, the key is another.
             idempotency_key=f"{name} {len(before)}",
         ).id
 

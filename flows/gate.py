@@ -11,7 +11,7 @@ from mnist_pipeline.use.versions import PROD, read_tags
 
 
 def approve(folder: Path, publish: str, alpha: float) -> str:
-    """What to say of a clone's result, compared with that in production, or else at its tip.
+    """Compare a clone's result with that in production, or else with that of its tip; the verdict.
 
     Raises InputError where it is not sound, or significantly worse at `alpha`.
     """
@@ -32,13 +32,12 @@ def approve(folder: Path, publish: str, alpha: float) -> str:
         if publish == "main":
             raise InputError(reason)
         return reason
-    comparisons = {"": compare(old, new), "on new images: ": compare_new(old, new)[1]}
-    said = {what: describe(found) for what, found in comparisons.items()}
-    for what, found in comparisons.items():
+    plain = compare(old, new)
+    for what, found in (("", plain), ("on new images: ", compare_new(old, new)[1])):
         if len(found.broken) > len(found.fixed) and found.p_value < alpha:
-            reason = f"significantly worse than the published model: {what}{said[what]}"
+            reason = f"significantly worse than the published model: {what}{describe(found)}"
             raise InputError(reason)
-    return f"not significantly worse than the published model: {said['']}"
+    return f"not significantly worse than the published model: {describe(plain)}"
 
 
 def describe(found: Comparison) -> str:

@@ -42,7 +42,7 @@ Space = dict[str, BaseDistribution]
 def check(folder: Path, grid: Grid) -> None:
     """Raises InputError for what the schemas of a clone's params.yaml refuse.
 
-    A child's work, in the clone's own code: the schemas stand beside code that loads torch.
+    In a child process: the clone's own code decides, and it loads torch.
     """
     bounds = {
         key: one if isinstance(one, list) else [one.low, one.high] for key, one in grid.items()
@@ -67,7 +67,7 @@ def to_space(grid: Grid, params: dict[str, Any]) -> Space:
         try:
             if isinstance(values, list):
                 space[key] = CategoricalDistribution(values)
-            elif isinstance(params[section][name], int):
+            elif all(isinstance(x, int) for x in (params[section][name], values.low, values.high)):
                 space[key] = IntDistribution(int(values.low), int(values.high), log=values.log)
             else:
                 space[key] = FloatDistribution(values.low, values.high, log=values.log)
@@ -133,6 +133,6 @@ def explore(
         asked = [study.ask(space) for _ in range(min(number, together) if learns else number)]
         scores = score([trial.params for trial in asked])
         for trial, value in zip(asked, scores, strict=True):
-            if learns:  # a grid would stop an optimisation that is not under way
+            if learns:  # GridSampler would call study.stop(), which fails outside study.optimize()
                 study.tell(trial, value)
         number -= len(asked)

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from flows.repro import run_dvc
-from flows.versions import IDENTITY, register
+from flows.versions import register
 from mnist_pipeline.files import InputError
 from mnist_pipeline.review.git import git
 from mnist_pipeline.review.result import LOCK
@@ -35,13 +35,13 @@ def push(folder: Path, branch: str, publish: str, verdict: str) -> str | None:
     try:
         git(folder, "push", "--quiet", "--atomic", "origin", *refs)
     except InputError as error:
-        if any(reason in str(error) for reason in MOVED):
-            return None
-        raise
+        if not any(reason in str(error) for reason in MOVED):
+            raise
+        return target if publish == "branch" else None  # a branch is named by its content
     return ", ".join([target, *tags[:1]])
 
 
 def commit_result(folder: Path, message: str) -> None:
-    """Commit a clone's result, also where it is that of the commit before."""
+    """Commit a clone's result, even where nothing changed."""
     git(folder, "add", *COMMITTED)
-    git(folder, *IDENTITY, "commit", "--quiet", "--allow-empty", f"--message={message}")
+    git(folder, "commit", "--quiet", "--allow-empty", f"--message={message}")

@@ -1,9 +1,5 @@
-"""Keep the published model up to date: run what changed, judge the result, publish it.
+"""Keep the published model up to date: run what changed, judge the result, publish it."""
 
-python -m flows.retrain    # once, with the defaults, on the server that Prefect's profile names
-"""
-
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -89,8 +85,3 @@ def publish_result(folder: Path, branch: str, publish: Where, alpha: float) -> S
     if target is None:
         return Failed(name="Moved", message=f"{branch} has new commits")
     return Completed(message=f"{target}: {verdict}")
-
-
-if __name__ == "__main__":
-    state = retrain(return_state=True)  # the log has said how it ended: no traceback for a refusal
-    sys.exit(0 if state.is_completed() else 1)

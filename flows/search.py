@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
@@ -41,6 +42,7 @@ from flows.points import (
     to_space,
 )
 from flows.publish import COMMITTED, push
+from flows.repro import has_remote
 from flows.schedule import POOL, any_port, service
 from flows.stages import refused
 from flows.trial import ref_of
@@ -85,7 +87,9 @@ def search(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
     try:
         with temporary_clone(repository, branch) as folder:
             check(folder, grid)
-            space = to_space(grid, parse_yaml(read_text(folder / PATH), str(PATH)))
+            params = parse_yaml(read_text(folder / PATH), str(PATH))
+            check_ranking(folder, grid, params, publish)
+            space = to_space(grid, params)
             seeds = to_seeds(space.pop(SEED, None))
             ranges = any(isinstance(values, Range) for values in grid.values())
             study = create_study(space, sampler or ("tpe" if ranges else "grid"), seed)
@@ -103,6 +107,16 @@ def search(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
     if failed := (table[FAULT] != "").sum():
         return Failed(message=f"{failed} of {len(table)} trials failed{proposed}")
     return Completed(message=f"{len(table)} trials{proposed}")
+
+
+def check_ranking(folder: Path, grid: Grid, params: dict[str, Any], publish: str) -> None:
+    """Raises InputError for a search whose end would be in vain."""
+    key = "train.validation_fraction"
+    held_out = grid.get(key, [params["train"]["validation_fraction"]])
+    if 0 in held_out if isinstance(held_out, list) else held_out.low == 0:
+        raise InputError(f"{key}: expected above 0, as those images rank the trials")
+    if publish == "branch" and not has_remote(folder):
+        raise InputError("publish: expected a DVC remote for the data, found none")
 
 
 def show(trials: pd.DataFrame, ranking: pd.DataFrame, space: Space, here: bool) -> None:

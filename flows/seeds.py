@@ -8,14 +8,15 @@ from pathlib import Path
 
 from prefect.settings import get_current_settings
 
-from flows.clones import temporary_clone
+from flows.clones import ROOT
 from flows.coordinator import name_of, online
+from flows.publish import COMMITTED
 from flows.search import search
 from flows.trial import ref_of
 from mnist_pipeline.__main__ import one_line_errors
 from mnist_pipeline.files import InputError
 from mnist_pipeline.review import noise
-from mnist_pipeline.review.git import check_out, git
+from mnist_pipeline.review.git import git
 from mnist_pipeline.review.ranking import SEED
 from mnist_pipeline.review.result import Result, read_result
 
@@ -26,13 +27,11 @@ def train(folder: Path, seeds: list[int]) -> dict[int, Result]:
     state = search({SEED: seeds}, branch=commit, parallel=online(), return_state=True)
     if not state.is_completed():
         raise InputError(f"search: {state.message}")
-    results = {}
-    with temporary_clone("", commit) as origin:
-        for seed in seeds:
-            ref, result = ref_of(commit, name_of(commit, {SEED: seed})), folder / f"seed-{seed}"
-            git(origin, "fetch", "--quiet", "origin", ref)
-            check_out(origin, git(origin, "rev-parse", "FETCH_HEAD").strip(), result)
-            results[seed] = read_result(result)
+    origin, results = git(ROOT, "remote", "get-url", "origin").strip(), {}
+    for seed in seeds:
+        git(folder, "fetch", "--quiet", origin, ref_of(commit, name_of(commit, {SEED: seed})))
+        git(folder, "checkout", "--quiet", "FETCH_HEAD", "--", *COMMITTED)
+        results[seed] = read_result(folder)
     return results
 
 

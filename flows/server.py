@@ -29,7 +29,7 @@ ENDS = ("Completed", "Refused", "Failed", "Cancelled", "Crashed", "TimedOut")
 
 
 def crash_after(name: str, event: str, expected: str, within: timedelta) -> AutomationCore:
-    """Crash a run that, `within` a time after one event, has not the expected one and no end."""
+    """Crash a run where, `within` a time after one event, neither another one nor an end came."""
     return AutomationCore(
         name=f"retrain: {name}",
         description="From flows/server.py. It may be switched off; other changes do not last.",

@@ -16,10 +16,12 @@ from mnist_pipeline.files import parse_yaml, read_text
 from mnist_pipeline.params import PATH
 
 EPOCH = re.compile(r"Train Epoch: (\d+) \[0/")  # its first line
+# A stage's own fault. A signal has a negative exit status; "dvc repro goes on" says a lost process.
+OWN_FAULT = re.compile(r"RuntimeError: error: (?!.*dvc repro goes on)|exited with \d")
 
 
 def run_stages(folder: Path, force: bool) -> State[Any]:
-    """The four stages in order, up to one that fails."""
+    """The four stages in order, up to one that fails: Refused where it would fail again."""
     flags = ["--force"] if force else []
     if has_remote(folder):
         flags.append("--pull")  # what was published need not run again
@@ -27,13 +29,19 @@ def run_stages(folder: Path, force: bool) -> State[Any]:
         state: State[Any] = stage(stage.name, folder, flags, return_state=True)
         if not state.is_completed():
             why = str(state.message).rpartition("RuntimeError: ")[2]  # as Prefect puts it
-            return Failed(message=f"{stage.name}: {why}")
+            end = Failed if may_help(stage, None, state) else refused
+            return end(message=f"{stage.name}: {why}")
     return Completed()
 
 
-def refused(reason: str) -> State[None]:
+def may_help(_task: Any, _run: Any, state: State[Any]) -> bool:
+    """Whether another attempt at a stage may help: it was killed, or a remote is away."""
+    return not OWN_FAULT.search(str(state.message))
+
+
+def refused(message: str) -> State[None]:
     """The end of a run that publishes nothing."""
-    return Failed(name="Refused", message=reason)
+    return Failed(name="Refused", message=message)
 
 
 @task(cache_policy=NO_CACHE)
@@ -63,7 +71,7 @@ STAGES = (
     # A mirror may be down for a while.
     run_task.with_options(name="download", retries=4, retry_delay_seconds=[5, 20, 60, 180]),
     # The second attempt continues after the last finished epoch.
-    run_task.with_options(name="train", retries=1),
+    run_task.with_options(name="train", retries=1, retry_condition_fn=may_help),
     run_task.with_options(name="evaluate"),
     run_task.with_options(name="save"),
 )

@@ -22,7 +22,7 @@ AWAY: list[float] = [5, 20, 60, 180]  # seconds to wait for git or the DVC remot
 def trial(repository: str, commit: str, overrides: Overrides, name: str) -> State[None]:
     """Train a commit with other parameters, and push the result as an experiment.
 
-    Refused where a stage fails or a key is unknown: another attempt would not help.
+    Refused where another attempt would not help: a key is unknown, or a stage says what is wrong.
     """
     with temporary_clone(repository, commit) as folder:
         try:
@@ -31,8 +31,8 @@ def trial(repository: str, commit: str, overrides: Overrides, name: str) -> Stat
             return refused(str(error))
         end = run_stages(folder, force=False)
         exported, why = end.is_completed(), str(end.message)
-        if not exported and not why.startswith("save: "):
-            return refused(why)
+        if not exported and not (end.name == "Refused" and why.startswith("save: ")):
+            return end
         # To DVC, a commit under such a ref is an experiment; dvc exp save would take seconds.
         ref = ref_of(git(folder, "rev-parse", "HEAD").strip(), name)
         commit_result(folder, name)
@@ -49,5 +49,5 @@ def push_experiment(folder: Path, ref: str, stages: list[str]) -> None:
 
 
 def ref_of(commit: str, name: str) -> str:
-    """Where DVC keeps the experiments of a commit in git: there is one of this name, or it is *."""
+    """The git ref of a commit's experiment, as DVC names it; `name` may be a pattern, trial-*."""
     return f"refs/exps/{commit[:2]}/{commit[2:]}/{name}"

@@ -17,7 +17,6 @@ from mnist_pipeline.review.result import LOCK
 from mnist_pipeline.use.versions import ARTIFACT, PROD, Tags, Version, find, read_tags
 
 FIRST = "v1.0.0"
-IDENTITY = ("-c", "user.name=retrain", "-c", "user.email=retrain@localhost")
 
 
 def register(folder: Path, message: str) -> list[str]:
@@ -30,14 +29,14 @@ def register(folder: Path, message: str) -> list[str]:
     if prod and outputs(folder, prod.commit) == outputs(folder):
         return []
     version = f"{ARTIFACT}@{next_name(tags)}"
-    git(folder, *IDENTITY, "tag", "--annotate", f"--message={message}", version)
+    git(folder, "tag", "--annotate", f"--message={message}", version)
     return [version, assign(folder, tags, "HEAD", message)]
 
 
 def assign(folder: Path, tags: Tags, commit: str, message: str) -> str:
     """Tag a commit of a clone as in production; the tag."""
     name = f"{ARTIFACT}#{PROD}#{max(tags.assigned.get(PROD, [0])) + 1}"
-    git(folder, *IDENTITY, "tag", "--annotate", f"--message={message}", name, commit)
+    git(folder, "tag", "--annotate", f"--message={message}", name, commit)
     return name
 
 

@@ -1,5 +1,6 @@
 """The clone of a run: the branch's tip, the shared cache, the parameters to try, and its end."""
 
+import platform
 import subprocess
 
 import pytest
@@ -19,12 +20,49 @@ def test_clones_of_ended_runs_are_removed(tmp_path, monkeypatch):
     with clones.temporary_clone(origin, "main") as living:
         assert git(living, "rev-parse", "HEAD") == git(tmp_path / "seed", "rev-parse", "main")
         assert dvc(living, "cache", "dir").stdout.strip() == str(tmp_path / "home/cache")
+        assert living.parent == tmp_path / "home/clones" / platform.node()
         killed = living.with_name(f"{gone.pid}-x")
         killed.mkdir()
         with clones.temporary_clone(origin, "main"):
             assert living.exists()
             assert not killed.exists()
     assert not living.exists()
+
+
+@pytest.mark.parametrize("configured", [True, False])
+def test_clones_of_a_checkout_share_its_cache(tmp_path, monkeypatch, configured):
+    """Wherever that is: beside the checkout's files, or where its configuration says."""
+    monkeypatch.setattr(clones, "HOME", tmp_path / "home")
+    small_repository(tmp_path)
+    cache = tmp_path / "disk" if configured else tmp_path / "seed/.dvc/cache"
+    if configured:
+        dvc(tmp_path / "seed", "config", "--local", "cache.dir", "../disk")
+    with clones.temporary_clone(str(tmp_path / "seed"), "main") as folder:
+        assert dvc(folder, "cache", "dir").stdout.strip() == str(cache)
+
+
+def test_users_git_does_not_reach_commits(tmp_path, monkeypatch):
+    """Whoever signs commits, or runs hooks for each: a clone commits all the same, and tags."""
+    monkeypatch.setattr(clones, "HOME", tmp_path / "home")
+    (tmp_path / "hooks").mkdir()
+    (tmp_path / "hooks/pre-commit").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "hooks/pre-commit").chmod(0o755)
+    signs = "[commit]\n gpgsign = true\n[tag]\n gpgsign = true\n[gpg]\n program = false\n"
+    hooks = f"[core]\n hooksPath = {tmp_path}/hooks\n"
+    (tmp_path / "gitconfig").write_text(signs + hooks)
+    with clones.temporary_clone(str(small_repository(tmp_path)), "main") as folder:
+        monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+        clones.git(folder, "commit", "--quiet", "--allow-empty", "--message=x")
+        clones.git(folder, "tag", "--annotate", "--message=x", "x")
+        assert git(folder, "log", "-1", "--format=%an").strip() == "retrain"
+
+
+def test_users_ssh_is_used(tmp_path, monkeypatch):
+    """What git needs to reach a remote stays, though a hook's repository is left out."""
+    monkeypatch.setenv("GIT_SSH_COMMAND", "echo mine >&2; false")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match="mine"):
+        clones.git(tmp_path, "ls-remote", "git@127.0.0.1:nothing")
 
 
 def test_overrides_change_their_key_alone(tmp_path):

@@ -1,5 +1,7 @@
 """Collecting: what waits in the spool becomes one commit on a branch; nothing lost or twice."""
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 from conftest import dvc, git
@@ -138,6 +140,23 @@ def test_correction_meanwhile_stays(origin, monkeypatch):
     monkeypatch.setattr(collect, "push", lambda *words: (correct(2), push(*words))[1])
     assert empty(origin).endswith(": 1 images")
     assert waiting() == 1
+
+
+def test_label_changed_meanwhile_is_the_one_that_counts(origin, monkeypatch):
+    """Whoever corrects a correction while the clone is made loses nothing."""
+    correct(1)
+    plain = collect.temporary_clone
+
+    @contextmanager
+    def slow(*words):
+        correct(1, label=5)
+        with plain(*words) as folder:
+            yield folder
+
+    monkeypatch.setattr(collect, "temporary_clone", slow)
+    branch = empty(origin).partition(":")[0]
+    assert proposed(origin, branch) == names(1, label=5)
+    assert waiting() == 0
 
 
 def test_spool(origin):

@@ -3,6 +3,7 @@
 import pytest
 from conftest import ROOT
 from flows.points import Grid, check, count, create_study, explore, to_seeds, to_space
+from optuna.distributions import FloatDistribution
 from pydantic import TypeAdapter, ValidationError
 
 from mnist_pipeline.files import InputError, parse_yaml
@@ -43,6 +44,13 @@ def test_ranges_are_kept_and_reproduced(sampler):
     assert {point["train.epochs"] for point in found} == {1, 2, 3}
     assert points(RANGES, sampler, trials=20) == batches
     assert points(RANGES, sampler, trials=20, seed=2) != batches
+
+
+def test_range_is_whole_only_where_all_its_numbers_are():
+    """A learning rate of 1 in params.yaml does not make whole numbers of 0.1 to 2."""
+    grid = TypeAdapter(Grid).validate_python({"train.lr": {"low": 0.1, "high": 2}})
+    space = to_space(grid, PARAMS | {"train": PARAMS["train"] | {"lr": 1}})
+    assert space == {"train.lr": FloatDistribution(0.1, 2)}
 
 
 def test_tpe_learns_from_what_it_is_told():

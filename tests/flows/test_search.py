@@ -13,7 +13,10 @@ import pandas as pd
 import psutil
 import pytest
 from conftest import copy_of_project, dvc, git
-from service import Service, digits_repository, wait_until
+from flows.search import check_ranking
+from service import Service, digits_repository, repository, wait_until
+
+from mnist_pipeline.files import InputError
 
 GRID = '{"train.lr": [0.5, 1e30], "train.seed": [1, 2]}'
 
@@ -152,6 +155,23 @@ def test_refused_before_any_trial(service, done):
         "values: train.lr: expected greater than 0, found -1.0",
     )
     assert trials(service).keys() == before.keys()
+
+
+@pytest.mark.parametrize(
+    ("grid", "share", "publish", "says"),
+    [
+        ({}, 0, "none", "train.validation_fraction: expected above 0"),
+        ({"train.validation_fraction": [0.1, 0]}, 0.1, "none", "train.validation_fraction"),
+        ({}, 0.1, "branch", "publish: expected a DVC remote for the data, found none"),
+    ],
+)
+def test_search_that_would_be_in_vain_is_refused(tmp_path, grid, share, publish, says):
+    """Without images to rank by, or without a place for what is to be proposed."""
+    repository(tmp_path, {"params.yaml": ""})
+    params = {"train": {"validation_fraction": share}}
+    with pytest.raises(InputError, match=says):
+        check_ranking(tmp_path, grid, params, publish)
+    check_ranking(tmp_path, {"train.validation_fraction": [0.1]}, params, "none")
 
 
 def test_search_with_nothing_prepared(tmp_path):

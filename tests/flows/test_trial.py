@@ -3,6 +3,7 @@
 import pytest
 from conftest import dvc, git
 from flows import clones, trial
+from flows.stages import refused
 from prefect.states import Completed, Failed
 from service import bare, repository
 
@@ -36,12 +37,12 @@ def test_pushes_data_and_an_experiment(origin, tmp_path, monkeypatch, exported):
 
     def run_stages(folder, force):
         assert dvc(folder, "repro", "save" if exported else "evaluate").returncode == 0
-        return Completed() if exported else Failed(message="save: too bad")
+        return Completed() if exported else refused("save: error: too bad")
 
     monkeypatch.setattr(trial, "run_stages", run_stages)
     state = trial.trial.fn(str(origin), "main", {"train.lr": 0.25}, "trial-x")
     assert state.is_completed()
-    assert state.message == "trial-x" + ", without a model: save: too bad" * (not exported)
+    assert state.message == "trial-x" + ", without a model: save: error: too bad" * (not exported)
 
     git(tmp_path, "clone", "--quiet", str(origin), "elsewhere")
     elsewhere = tmp_path / "elsewhere"
@@ -62,11 +63,14 @@ def test_what_main_has_already_is_an_experiment_too(origin, monkeypatch):
     assert git(origin, "rev-parse", f"{trial.ref_of(main, 'trial-x')}^").strip() == main
 
 
-def test_a_stage_that_fails_is_refused(origin, monkeypatch):
-    """With its reason; nothing is pushed."""
-    monkeypatch.setattr(trial, "run_stages", lambda *_, **__: Failed(message="train: too bad"))
+@pytest.mark.parametrize(
+    "end", [refused("train: error: too bad"), Failed(message="save: exited with -9")]
+)
+def test_a_stage_that_fails_ends_the_trial(origin, monkeypatch, end):
+    """With its reason; nothing is pushed, also where save was killed."""
+    monkeypatch.setattr(trial, "run_stages", lambda *_, **__: end)
     state = trial.trial.fn(str(origin), "main", {"train.lr": 0.25}, "trial-x")
-    assert (state.name, state.message) == ("Refused", "train: too bad")
+    assert (state.name, state.message) == (end.name, end.message)
     assert git(origin, "for-each-ref", "refs/exps") == ""
 
 
