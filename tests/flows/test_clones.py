@@ -1,6 +1,7 @@
 """The clone of a run: the branch's tip, the shared cache, the parameters to try, and its end."""
 
 import platform
+import socket
 import subprocess
 
 import pytest
@@ -9,6 +10,7 @@ from flows import clones
 from service import small_repository
 
 from mnist_pipeline.files import InputError
+from mnist_pipeline.review import git as clones_git
 
 
 def test_clones_of_ended_runs_are_removed(tmp_path, monkeypatch):
@@ -63,6 +65,15 @@ def test_users_ssh_is_used(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match="mine"):
         clones.git(tmp_path, "ls-remote", "git@127.0.0.1:nothing")
+
+
+def test_remote_that_never_answers_is_given_up(tmp_path, monkeypatch):
+    """One line, instead of a run or a page that waits for ever."""
+    monkeypatch.setitem(clones_git.SLOW, "GIT_HTTP_LOW_SPEED_TIME", "1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/x.git"
+        with pytest.raises(InputError, match="Operation too slow"):
+            clones.git(tmp_path, "ls-remote", address)
 
 
 def test_overrides_change_their_key_alone(tmp_path):

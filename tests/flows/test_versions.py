@@ -100,7 +100,7 @@ def test_refused_rollbacks(origin):
     before = git(origin, "for-each-ref")
     for name, reason in (
         ("", "v1.0.0: expected a version before it, found none"),
-        ("v7.0.0", "v7.0.0: expected a version of mnist-cnn, found v1.0.0"),
+        ("v7.0.0", "v7.0.0: expected a version of mnist-cnn or its stage; there are: v1.0.0"),
         ("v1.0.0", "v1.0.0: expected another version than that in production"),
     ):
         with pytest.raises(InputError, match=reason):

@@ -89,7 +89,7 @@ def test_what_people_correct_is_learned(service, page):
     for number in range(DRAWN):
         before.append(read(page, number))
         page.locator("#labels").get_by_role("button", name="5").click()
-        expect(page.locator("#kept")).to_have_text("Kept as a 5, for somebody to look at.")
+        expect(page.locator("#kept")).to_have_text("Kept as 5, for somebody to look at.")
     assert before.count("5") < DRAWN / 2, before
 
     collected = service.wait(service.run("collect/daily"), "COMPLETED")["message"]

@@ -56,9 +56,11 @@ def test_folder_with_subfolders(workspace, monkeypatch, capsys):
     draw(workspace / "all/7/a.png", 12)
     draw(workspace / "all/3/b.png", 14)
     (workspace / "all/3/notes.txt").write_text("three")
+    (workspace / "all/3/.DS_Store").write_text("a file manager's")
     assert run(monkeypatch, workspace / "all") == 2
     assert {name[0] for name in added()} == {"3", "7"}
-    assert "all/3/notes.txt: expected a picture" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "all/3/notes.txt: expected a picture" in line
 
 
 def test_mnists_own_images_are_refused(workspace, monkeypatch, capsys):

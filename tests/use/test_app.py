@@ -75,7 +75,8 @@ def test_other_sites_are_refused(server: Server, headers: dict[str, str], path: 
     method = "POST" if path == "/predict" else "GET"
     reply = httpx.request(method, server.url + path, headers=PNG | sent)
     assert reply.status_code == 403
-    assert reply.json() == {"detail": "This page answers to itself alone."}
+    own = f"http://127.0.0.1:{server.port}"
+    assert reply.json() == {"detail": f"expected {own}, found another address"}
     assert_headers(reply)
 
 
@@ -99,10 +100,12 @@ def assert_headers(reply: httpx.Response) -> None:
         ("GET", "/predict", 404),
         ("POST", "/version", 405),
         ("POST", "/predict", 415),
+        ("GET", "/corrections/3", 404),
+        ("POST", "/corrections/3", 415),
     ],
 )
 def test_headers_and_paths(server: Server, method: str, path: str, status: int) -> None:
-    """Errors too have the headers; there is nothing beside the page and its two endpoints."""
+    """Errors too have the headers; there is nothing beside the page and its three endpoints."""
     reply = httpx.request(method, server.url + path)
     assert reply.status_code == status
     assert_headers(reply)
@@ -139,9 +142,12 @@ def test_a_long_body_is_refused(server: Server, chunked: bool) -> None:
     ("content", "words"),
     [
         (huge(), "expected at most 50,000,000 pixels, found 60000 × 60000"),
-        (b"seven", "expected a picture, found something else"),
-        (b"", "expected a picture, found something else"),
-        (photo("white", "black")[:200], "expected a picture, found a broken one: "),
+        (b"seven", "expected a picture such as JPEG or PNG, found something else"),
+        (b"", "expected a picture such as JPEG or PNG, found something else"),
+        (
+            photo("white", "black")[:200],
+            "expected a picture such as JPEG or PNG, found a broken one: ",
+        ),
         (photo("white", "white"), "expected a digit on paper that fills the picture, found none"),
     ],
     ids=["huge", "text", "nothing", "broken", "empty"],
@@ -171,6 +177,21 @@ def test_corrections(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert correct(7, b"seven") == 400
     assert correct(7, one, origin="http://evil.example") == 403
     assert len(list(SPOOL.iterdir())) == 2
+
+
+def test_corrections_at_once(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same pixels: each is answered, and one of them is kept."""
+    monkeypatch.chdir(tmp_path)
+
+    def correct(label: int) -> int:
+        url = f"{server.url}/corrections/{label}"
+        return httpx.post(url, content=photo("white", "black"), headers=PNG).status_code
+
+    with ThreadPoolExecutor(10) as pool:
+        assert list(pool.map(correct, [3, 7] * 10)) == [200] * 20
+    assert len(list(SPOOL.iterdir())) == 1
 
 
 def test_requests_at_once(server: Server) -> None:

@@ -1,6 +1,7 @@
 """One picture to MNIST's form: where the digit lies, what it loses, what is refused."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -94,7 +95,9 @@ def test_whatever_the_file():
 
 def test_mnists_form_stays(images):
     """An image that is as MNIST has it already is taken as it is; an empty one is not."""
-    for image in images[0]:
+    high = np.roll(images[0][0], -4, axis=0)  # some of MNIST's reach to the top
+    assert high[0].any()
+    for image in (*images[0], high):
         assert (read_digit(io.BytesIO(encoded(Image.fromarray(image), "PNG"))) == image).all()
     with pytest.raises(InputError, match=digit.NOTHING):
         seen(Image.new("L", (28, 28)))
@@ -105,7 +108,10 @@ def test_upright_by_the_orientation_tag():
     tag = Image.Exif()
     tag[0x0112] = 6  # the sensor lay on its side
     lying = drawing(SEVEN).rotate(90)
-    assert alike(seen(lying, "JPEG", exif=tag), seen(drawing(SEVEN))) > 0.97
+    clear = drawing(SEVEN, ink=(0, 0, 0, 255), paper=(0, 0, 0, 0), mode="RGBA").rotate(90)
+    deep = Image.fromarray(np.asarray(lying).astype(np.uint16) * 257)
+    for kind, picture in (("JPEG", lying), ("PNG", clear), ("PNG", deep)):
+        assert alike(seen(picture, kind, exif=tag), seen(drawing(SEVEN))) > 0.97
     assert alike(seen(lying, "JPEG"), seen(drawing(SEVEN))) < 0.7
 
 
@@ -160,10 +166,17 @@ def test_no_picture(tmp_path, monkeypatch):
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "something else"),
         (whole[:300], "a broken one"),
     ):
-        with pytest.raises(InputError, match=f"expected a picture, found {found}"):
+        with pytest.raises(InputError, match=f"such as JPEG or PNG, found {found}"):
             read_digit(io.BytesIO(content))
+    # Turned on its side, and with a text for its width, which Pillow cannot write back.
+    odd = struct.pack("<6s2sHLH", b"Exif", b"II", 42, 8, 2)
+    odd += struct.pack("<HHL4sHHLHxxL", 0x0100, 2, 4, b"wide", 0x0112, 3, 1, 6, 0)
+    with pytest.raises(InputError, match="found a broken one"):
+        seen(drawing(SEVEN), "JPEG", exif=odd)
     monkeypatch.setattr(digit, "PIXELS", 280 * 280 - 1)
     with pytest.raises(InputError, match=r"expected at most 78,399 pixels, found 280 × 280"):
         read_digit(io.BytesIO(whole[:100]))
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(InputError, match="No such file or directory"):
         read_digit(tmp_path / "none.png")
+    with pytest.raises(InputError, match="Is a directory"):
+        read_digit(tmp_path)

@@ -167,5 +167,5 @@ def test_predict_with_a_version(origin, tmp_path, monkeypatch, capsys):
         answers.append(capsys.readouterr().out)
     assert answers[0] == answers[1] == answers[2] != answers[3]
     monkeypatch.setattr(sys, "argv", ["", "x", "--repository", str(origin), "--stage", "dev"])
-    expected = "dev: expected a version of mnist-cnn, found v1.0.0, v1.0.1"
+    expected = "dev: expected a version of mnist-cnn or its stage; there are: v1.0.0, v1.0.1"
     assert refusal(predict.main, capsys) == expected

@@ -132,7 +132,7 @@ def test_a_photo_chosen_or_dropped(open_page: Open, server: Server, paper: str, 
     drop(page, photo(paper, ink))
     expect_answer(page, server)
     drop(page, b"seven")
-    expect_refusal(page, "Expected a picture, found something else.")
+    expect_refusal(page, "Expected a picture such as JPEG or PNG, found something else.")
 
 
 def test_a_correction_is_kept(open_page: Open, tmp_path: Path, monkeypatch: Any) -> None:
@@ -144,7 +144,7 @@ def test_a_correction_is_kept(open_page: Open, tmp_path: Path, monkeypatch: Any)
     expect(page.locator("#words")).to_have_text(ANSWER)
     for label in ("3", "7"):
         page.locator("#labels").get_by_role("button", name=label).click()
-        text = f"Kept as a {label}, for somebody to look at."
+        text = f"Kept as {label}, for somebody to look at."
         expect(page.locator("#kept")).to_have_text(text)
     (kept,) = spool.SPOOL.iterdir()
     pixels = np.array(page.evaluate(READ)[1], np.uint8).reshape(28, 28, 4)[..., 0]
@@ -190,6 +190,40 @@ def test_late_answers_are_dropped(open_page: Open, server: Server) -> None:
     page.keyboard.press("Escape")
     late(old)
     expect_refusal(page, "")
+
+
+def test_clearing_in_mid_stroke(open_page: Open) -> None:
+    """The rest of the stroke leaves no ink, and nothing is sent."""
+    page, sent = open_page(), list[Route]()
+    page.route("**/predict", sent.append)
+    points = list(on_screen(page, SEVEN))
+    page.mouse.move(*points[0])
+    page.mouse.down()
+    page.keyboard.press("Escape")
+    for point in points:
+        page.mouse.move(*point)
+    page.mouse.up()
+    page.clock.run_for(1000)
+    assert page.evaluate(INKED) == 0
+    assert not sent
+    expect_refusal(page, "")
+
+
+def test_late_reply_to_a_correction_is_dropped(open_page: Open) -> None:
+    """It is about a drawing that is gone."""
+    page, held = open_page(), list[Route]()
+    page.route("**/corrections/*", held.append)
+    draw(page, SEVEN)
+    expect(page.locator("#words")).to_have_text(ANSWER)
+    page.locator("#labels").get_by_role("button", name="3").click()
+    while not held:
+        page.wait_for_timeout(10)
+    page.keyboard.press("Escape")
+    with page.expect_response("**/corrections/*") as response:
+        held[0].fulfill(json={"detail": "late"})
+    response.value.finished()
+    page.evaluate("new Promise((done) => setTimeout(done))")
+    expect(page.locator("#kept")).to_be_empty()
 
 
 def test_no_correction_of_half_a_drawing(open_page: Open) -> None:

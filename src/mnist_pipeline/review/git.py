@@ -8,6 +8,9 @@ from pathlib import Path
 
 from mnist_pipeline.files import InputError
 
+# Bytes a second, and for how many seconds: a remote that is slower is given up.
+SLOW = {"GIT_HTTP_LOW_SPEED_LIMIT": "1", "GIT_HTTP_LOW_SPEED_TIME": "60"}
+
 
 def git(folder: Path, *words: str) -> str:
     """Run git in a folder; what it printed. Raises InputError where it fails.
@@ -15,7 +18,7 @@ def git(folder: Path, *words: str) -> str:
     Git tells its hooks by variables which repository is theirs. They are left out, as `folder`
     says which one is meant.
     """
-    environment = {name: os.environ[name] for name in os.environ.keys() - _local_variables()}
+    environment = SLOW | {name: os.environ[name] for name in os.environ.keys() - _local_variables()}
     done = subprocess.run(
         ["git", *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )

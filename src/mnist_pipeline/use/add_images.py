@@ -33,9 +33,8 @@ def main() -> None:
     for label, picture in pairs:
         try:
             print(f"{picture}: {add(Path(), read_digit(picture), label, known)}")
-        except (InputError, OSError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            print(f"error: {picture}: {reason}", file=sys.stderr)
+        except InputError as error:
+            print(f"error: {picture}: {error}", file=sys.stderr)
             refused = True  # and the others are added
     sys.exit(2 if refused else 0)
 
@@ -44,7 +43,7 @@ def find_pictures(what: str, pictures: list[Path]) -> list[tuple[int, Path]]:
     """Label and file of each picture; InputError for neither a label with pictures nor a folder."""
     if what in "0123456789" and len(what) == 1 and pictures:
         return [(int(what), picture) for picture in pictures]
-    if not pictures and (found := sorted(Path(what).glob("[0-9]/*"))):
+    if not pictures and (found := sorted(Path(what).glob("[0-9]/[!.]*"))):
         return [(int(picture.parent.name), picture) for picture in found]
     expected = "expected a label 0 to 9 and pictures, or a folder with subfolders 0 to 9"
     raise InputError(f"{what}: {expected}")

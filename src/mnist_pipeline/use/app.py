@@ -4,6 +4,7 @@ python -m mnist_pipeline app
 """
 
 import argparse
+import asyncio
 import io
 import socket
 import sys
@@ -54,7 +55,7 @@ class Served:
                 print("warning:", self.problem, file=sys.stderr)
 
     def update(self, repository: str, stage: str) -> str:
-        """Serve the version in the stage; what went wrong, in which case the old one stays."""
+        """Serve the version in the stage, or the old one; what went wrong, empty if nothing."""
         try:
             found = versions.find(versions.read_tags(repository), stage, None)
             if found.name != self.network.version:
@@ -69,13 +70,16 @@ def make_app(served: Served, port: int, most: int) -> FastAPI:
     """The page and what it asks for; `most` corrections may wait in the spool."""
     app = FastAPI(openapi_url=None)
     own = (f"{HOST}:{port}", f"localhost:{port}")
+    turn = asyncio.Lock()  # one correction after another, so that the last one counts
 
     @app.middleware("http")
     async def guard(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
         """Refuse what another site's page sends, also under a name of its own for 127.0.0.1."""
         host, origin = request.headers.get("host"), request.headers.get("origin")
         if host not in own or origin not in (None, *(f"http://{name}" for name in own)):
-            return JSONResponse({"detail": "This page answers to itself alone."}, 403, HEADERS)
+            return JSONResponse(
+                {"detail": f"expected http://{own[0]}, found another address"}, 403, HEADERS
+            )
         response = await go_on(request)
         response.headers.update(HEADERS)
         return response
@@ -93,8 +97,9 @@ def make_app(served: Served, port: int, most: int) -> FastAPI:
         request: Request, label: Annotated[int, Segment(ge=0, le=9)]
     ) -> dict[str, str]:
         picture = io.BytesIO(await read_body(request))
-        await run_in_threadpool(lambda: keep(read_digit(picture), label, most))
-        return {"detail": f"kept as a {label}, for somebody to look at"}
+        async with turn:
+            await run_in_threadpool(lambda: keep(read_digit(picture), label, most))
+        return {"detail": f"kept as {label}, for somebody to look at"}
 
     @app.get("/version")
     async def version() -> dict[str, str]:
@@ -130,7 +135,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000, help="on 127.0.0.1 (default: 8000)")
     network.add_options(parser)
     options = parser.parse_args()
-    served = Served(network.choose(options))
+    served, most = Served(network.choose(options)), load_params("app", AppParams).spool
     try:
         listener = socket.create_server((HOST, options.port))
     except (OSError, OverflowError) as error:
@@ -140,5 +145,5 @@ def main() -> None:
         threading.Thread(target=served.follow, args=follow, daemon=True).start()
     port = listener.getsockname()[1]
     print(f"Serving {served.network.version} on http://{HOST}:{port}\nCtrl-C stops it.")
-    app = make_app(served, port, load_params("app", AppParams).spool)
+    app = make_app(served, port, most)
     uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])

@@ -34,13 +34,12 @@ def read_digit(file: Path | BinaryIO) -> NDArray[np.uint8]:
     """The digit on a picture, as uint8 (28, 28). What has MNIST's form already stays as it is.
 
     Raises InputError for what Pillow cannot read, for more than 50 million pixels, and as
-    `to_mnist` does; OSError where there is no file.
+    `to_mnist` does.
     """
     picture = read_picture(file)
     grey = np.asarray(picture)
-    margin = grey[:2].any() or grey[:, :2].any()
-    if grey.shape == (SIDE, SIDE) and grey.any() and not margin:
-        return grey  # white on black, as MNIST has it
+    if grey.shape == (SIDE, SIDE) and 0.5 < (grey == 0).mean() < 1:
+        return grey  # white on black: of each of MNIST's images at least 55 % is black
     picture.thumbnail((WORKING, WORKING), Image.Resampling.BOX)
     return to_mnist(np.asarray(picture.filter(ImageFilter.MedianFilter(3)), dtype=np.float64))
 
@@ -54,13 +53,15 @@ def read_picture(file: Path | BinaryIO) -> Image.Image:
             if picture.width * picture.height > PIXELS:  # before it is decoded
                 size = f"{picture.width} × {picture.height}"
                 raise InputError(f"expected at most {PIXELS:,} pixels, found {size}")
-            return ImageOps.exif_transpose(flatten(picture)).convert("L")
-    except FileNotFoundError:
+            return flatten(ImageOps.exif_transpose(picture)).convert("L")
+    except InputError:
         raise
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # what Pillow raises has no other class in common
+        if reason := getattr(error, "strerror", None):  # no such file, or a folder
+            raise InputError(reason) from error
         unknown = isinstance(error, UnidentifiedImageError)
         found = "something else" if unknown else f"a broken one: {error}"
-        raise InputError(f"expected a picture, found {found}") from error
+        raise InputError(f"expected a picture such as JPEG or PNG, found {found}") from error
 
 
 def flatten(picture: Image.Image) -> Image.Image:

@@ -24,9 +24,8 @@ def main() -> None:
     for picture in options.pictures:
         try:
             probabilities = net.probabilities(read_digit(picture))
-        except (InputError, OSError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            print(f"error: {picture}: {reason}", file=sys.stderr)
+        except InputError as error:
+            print(f"error: {picture}: {error}", file=sys.stderr)
             refused = True  # and the others get their answer
             continue
         second, first = (int(digit) for digit in probabilities.argsort()[-2:])

@@ -17,9 +17,9 @@ class AppParams(Record):
 
 
 def keep(image: NDArray[np.uint8], label: int, most: int) -> None:
-    """Keep an image (28, 28) with its label, which takes the place of an earlier one's.
+    """Keep an image (28, 28) under its label; for the same pixels the last label counts.
 
-    Raises InputError where so many wait already.
+    One writer at a time. Raises InputError where `most` wait already.
     """
     path = SPOOL / f"{label}-{digest(image)}.png"
     before = set(SPOOL.glob(f"[0-9]{path.name[1:]}"))

@@ -55,11 +55,12 @@ def read_tags(repository: str) -> Tags:
 
 def find(tags: Tags, stage: str | None, name: str | None) -> Version:
     """The version of this name or else in this stage; InputError where there is none."""
-    found = next((each for each in tags.versions if each.name == name), None)
-    found = found if name else tags.in_stage(stage or "")
+    named = {each.name: each for each in tags.versions}
+    found = named.get(name) if name else tags.in_stage(stage or "")
     if found is None:
-        known = ", ".join(each.name for each in tags.versions) or "no version"
-        raise InputError(f"{name or stage}: expected a version of {ARTIFACT}, found {known}")
+        known = ", ".join(named) or "no version"
+        expected = f"expected a version of {ARTIFACT} or its stage; there are: {known}"
+        raise InputError(f"{name or stage}: {expected}")
     return found
 
 
