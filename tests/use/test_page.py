@@ -195,7 +195,7 @@ def test_late_answers_are_dropped(open_page: Open, server: Server) -> None:
 def test_clearing_in_mid_stroke(open_page: Open) -> None:
     """The rest of the stroke leaves no ink, and nothing is sent."""
     page, sent = open_page(), list[Route]()
-    page.route("**/predict", sent.append)
+    page.route("**/predict", lambda route: sent.insert(0, route))
     points = list(on_screen(page, SEVEN))
     page.mouse.move(*points[0])
     page.mouse.down()
@@ -212,7 +212,7 @@ def test_clearing_in_mid_stroke(open_page: Open) -> None:
 def test_late_reply_to_a_correction_is_dropped(open_page: Open) -> None:
     """It is about a drawing that is gone."""
     page, held = open_page(), list[Route]()
-    page.route("**/corrections/*", held.append)
+    page.route("**/corrections/*", lambda route: held.insert(0, route))
     draw(page, SEVEN)
     expect(page.locator("#words")).to_have_text(ANSWER)
     page.locator("#labels").get_by_role("button", name="3").click()
