@@ -18,6 +18,8 @@ help:  ## list these targets
 # without the CUDA packages. The copy in the environment says what was installed.
 setup:  ## make .venv from requirements.lock, unless that is done
 	@cmp -s requirements.lock $(VENV)/requirements.lock || { \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "error: $(PYTHON): expected Python 3.11 or later: make setup PYTHON=python3.12"; exit 2; }; \
 	  echo "Setting up $(VENV): a few minutes, once" && \
 	  $(PYTHON) -m venv $(VENV) && \
 	  $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
@@ -66,7 +68,7 @@ bench-corrections: setup  ## measure what one training learns from 171 correctio
 	@python benchmarks/corrections.py
 
 predict: setup  ## say which digit is on PICTURE=file
-	@python -m mnist_pipeline predict $(PICTURE)
+	@python -m mnist_pipeline predict '$(PICTURE)'
 
 app: setup  ## a page to draw digits on, at 127.0.0.1:8000, until Ctrl-C
 	@exec python -m mnist_pipeline app

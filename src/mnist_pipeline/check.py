@@ -10,9 +10,10 @@ from mnist_pipeline.arithmetic import RuntimeParams
 from mnist_pipeline.download import DataParams
 from mnist_pipeline.evaluate import EvaluateParams
 from mnist_pipeline.files import InputError, Record, parse_json, validate
+from mnist_pipeline.parallel import MachineParams
 from mnist_pipeline.params import load_params
 from mnist_pipeline.save import SaveParams
-from mnist_pipeline.train import TrainParams
+from mnist_pipeline.train import LogParams, TrainParams, check_combination
 
 SCHEMAS: dict[str, type[Record]] = {
     "data": DataParams,
@@ -24,11 +25,15 @@ SCHEMAS: dict[str, type[Record]] = {
 
 
 def main() -> None:
-    """Check the sections that stages depend on; one line and exit status 2 for the first fault."""
+    """Check what the stages read; one line and exit status 2 for the first fault."""
     parser = argparse.ArgumentParser(description="Check params.yaml, and other values for it.")
     parser.add_argument("values", nargs="?", default="{}", help="as JSON, a list for each key")
     others = parse_json(parser.parse_args().values, "values")
     params = {section: load_params(section, schema) for section, schema in SCHEMAS.items()}
+    load_params("log", LogParams)
+    machine = load_params("machine", MachineParams)
+    train, platform = load_params("train", TrainParams), load_params("runtime", RuntimeParams)
+    check_combination(train, platform, machine.processes)
     for key, values in others.items():
         check(params, key, values)
     print("params.yaml: each value is one that its stage takes")
@@ -37,7 +42,9 @@ def main() -> None:
 def check(params: dict[str, Record], key: str, values: list[Any]) -> None:
     """Raises InputError for a key that no stage depends on, or a value that it cannot have."""
     section, _, name = key.partition(".")
-    if section not in params:
+    if not isinstance(values, list):
+        raise InputError(f"values: {key}: expected a list, found {values!r}")
+    if section not in params or not name:
         raise InputError(f"values: {key}: expected a key of {', '.join(params)}")
     for value in values:
         changed = params[section].model_dump() | {name: value}

@@ -47,7 +47,7 @@ def main() -> None:
 def mirrors() -> list[str]:
     """Addresses and folders to try, in order: MNIST_MIRROR first, where it is set."""
     own = os.environ.get("MNIST_MIRROR")
-    return [*([own] if own else []), *MIRRORS]
+    return [own, *MIRRORS] if own else [*MIRRORS]
 
 
 def fetch(name: str, folder: Path, sources: list[str]) -> None:
@@ -61,8 +61,8 @@ def fetch(name: str, folder: Path, sources: list[str]) -> None:
     faults = []
     for source in sources:
         web = source.startswith(("http://", "https://"))
-        if not web and not (Path(source) / name).is_file():
-            faults.append(f"{source} (no such file)")
+        if not web and not os.access(Path(source) / name, os.R_OK):
+            faults.append(f"{source} (no such file, or not readable)")
             continue
         try:
             pooch.create(

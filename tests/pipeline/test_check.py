@@ -15,6 +15,8 @@ from mnist_pipeline import check
         ({"train.epochs": [1.5]}, "values: train.epochs: expected a valid integer, found 1.5"),
         ({"train.speed": [1]}, "values: train.speed: unknown key"),
         ({"data.source": ["cats"]}, "values: data.source: expected 'mnist' or 'digits'"),
+        ({"train.lr": 0.5}, "values: train.lr: expected a list, found 0.5"),
+        ({"train": [1]}, "values: train: expected a key of data, runtime"),
         ({"machine.threads": [1]}, "values: machine.threads: expected a key of data, runtime"),
     ],
 )
@@ -24,11 +26,20 @@ def test_values_are_refused_by_name(workspace, monkeypatch, capsys, values, mess
     assert refusal(check.main, capsys).startswith(message)
 
 
-def test_params_are_refused_by_name(workspace, monkeypatch, capsys):
-    """Those of params.yaml itself, as its stage would."""
-    set_params(evaluate={"batch_size": 0})
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("evaluate", {"batch_size": 0}),
+        ("log", {"interval": 0}),
+        ("train", {"micro_batches": 128}),
+        ("machine", {"processes": 8}),
+    ],
+)
+def test_params_are_refused_by_name(workspace, monkeypatch, capsys, section, values):
+    """Those of params.yaml itself, as its stage would, also where two exclude each other."""
+    set_params(**{section: values})
     monkeypatch.setattr("sys.argv", ["check"])
-    assert "params.yaml: evaluate.batch_size: expected" in refusal(check.main, capsys)
+    assert f"params.yaml: {section}.{next(iter(values))}: expected" in refusal(check.main, capsys)
 
 
 def test_good_values_pass(workspace, monkeypatch, capsys):

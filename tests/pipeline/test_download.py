@@ -188,7 +188,7 @@ def test_a_bad_folder_falls_to_the_next_one(files, tmp_path, pauses):
     """No file in it, or a wrong one: on to the next folder, without a pause; the error says so."""
     source = put(tmp_path / "mirror", files)
     right = put(tmp_path / "right", FILES)
-    what = "wrong bytes" if files else "no such file"
+    what = "wrong bytes" if files else "no such file, or not readable"
     with pytest.raises(InputError, match=f"{source} \\({what}\\)"):
         download.fetch(NAME, tmp_path / "raw", [str(source)])
     download.fetch(NAME, tmp_path / "raw", [str(source), str(right)])

@@ -4,9 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import copy_of_project, git, set_params
+
+MIRROR = Path(os.environ.get("MNIST_MIRROR", "missing")).resolve()
 
 
 @pytest.fixture
@@ -57,6 +60,18 @@ def test_a_failing_run_says_why_and_ends_with_dvcs_status(project):
     done = make_run(project)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: params.yaml: data.source: expected 'mnist' or 'digits'")
+
+
+@pytest.mark.skipif(not MIRROR.is_dir(), reason="no folder in MNIST_MIRROR")
+def test_other_faults_of_the_download_are_no_missing_mirror(project, monkeypatch):
+    """Where MNIST can be had, dvc's own reason stands alone, and nothing runs on the digits."""
+    monkeypatch.setenv("MNIST_MIRROR", str(MIRROR))
+    text = (project / "dvc.yaml").read_text()
+    (project / "dvc.yaml").write_text(text.replace("desc:", "dessc:", 1))
+    done = make_run(project)
+    assert done.returncode == 255
+    assert "dessc" in done.stdout + done.stderr
+    assert "digits" not in done.stdout
 
 
 def test_with_mnist_it_is_dvc_repro(project):
