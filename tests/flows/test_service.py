@@ -11,6 +11,11 @@ from flows.repro import run_stage
 from flows.server import AUTOMATIONS, ENDS
 from service import FINAL, Service, digits_repository
 
+# A module of the flow's own code says in which of its runs it was imported.
+MARK = """
+if "PREFECT__FLOW_RUN_ID" in os.environ:
+    __import__("pathlib").Path(__file__).with_name(os.environ["PREFECT__FLOW_RUN_ID"]).touch()
+"""
 CACHED = dict.fromkeys(("download", "train", "evaluate", "save"), "Cached")
 
 
@@ -19,6 +24,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """Server, deployments and worker, on a repository where nothing is published yet."""
     folder = tmp_path_factory.mktemp("service")
     service = Service(folder, digits_repository(folder / "repository"))
+    with (service.checkout / "src/mnist_pipeline/leash.py").open("a") as code:
+        code.write(MARK)
     service.start_server()
     service.install()
     service.start_worker()
@@ -50,6 +57,7 @@ def test_first_run_publishes_and_the_next_has_nothing_to_do(service, tmp_path, m
     assert service.tasks(run) == CACHED | {"publish": "Completed"}
     assert git(service.origin, "log", "-1", "main") == published
     assert service.artifacts(run) == {"retrain-metrics": "No difference."}
+    assert (service.checkout / "src/mnist_pipeline" / run).exists()  # not of the installed package
 
     monkeypatch.setattr(clones, "HOME", tmp_path)
     with temporary_clone(str(service.origin), "main") as folder:
