@@ -62,10 +62,7 @@ def render(report: Report) -> str:
     ]
     flips = [[each.index, each.label, each.old, each.new] for each in report.flips]
     changes = [[each.file, each.name, each.old, each.new, shift(each)] for each in report.changes]
-    stages = [
-        [each.name, ", ".join(each.changed) or None, ", ".join(each.after) or None]
-        for each in report.stages
-    ]
+    stages = [[each.name, each.changed, each.after] for each in report.stages]
     parts += [
         tabulate("What differs", "file name base head change", changes),
         tabulate("Images fixed and broken", "index label base head", flips),
@@ -167,6 +164,8 @@ def tabulate(title: str, head: str, rows: list[list[Any]]) -> str:
 
 def cell(value: Any) -> str:
     """A value as a table's cell: texts as code, numbers with at most six digits."""
+    if isinstance(value, list):
+        return code(", ".join(value), 200) if value else "–"
     if isinstance(value, str):
         return code(value)
     if value is None or isinstance(value, bool):
