@@ -3,6 +3,7 @@
 A module with a function `main` is one, and the first line of its docstring says what it does.
 """
 
+import argparse
 import importlib
 import os
 import signal
@@ -20,6 +21,7 @@ from mnist_pipeline.files import InputError
 
 PACKAGE = Path(__file__).parent
 COMPUTING = ("train", "evaluate")  # the stages that runtime.arithmetic is for
+WITHOUT_OPTIONS = ("download", "train", "evaluate", "save", "run")  # params.yaml has theirs
 
 
 def main() -> None:
@@ -51,6 +53,8 @@ def call(name: str, known: dict[str, tuple[str, str]]) -> None:
     """Import a command's module and call its main."""
     if name not in known:
         raise InputError(f"{name}: expected one of {', '.join(known)}")
+    if name in WITHOUT_OPTIONS:
+        argparse.ArgumentParser(description=known[name][1]).parse_args()  # --help, or a refusal
     if name in COMPUTING:
         from mnist_pipeline import arithmetic  # noqa: PLC0415 (the others do without)
 

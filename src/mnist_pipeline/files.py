@@ -65,7 +65,7 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
     except (YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
-        what = getattr(error, "problem", None) or str(error)
+        what = str(getattr(error, "problem", None) or error).removeprefix("found ")
         raise InputError(f"{name}:{where} expected YAML, found: {what}") from error
     return _keys(tree, name)
 
@@ -113,5 +113,8 @@ def _fault(fault: Any, key: str) -> str:
         return f"{where}: unknown key"
     if fault["type"] == "missing":
         return f"{where}: expected a value, found none"
+    if fault["type"] == "model_type":
+        return f"{where}: expected keys with values, found {fault['input']!r}"
     expected = fault["msg"].replace("Input should be", "expected")
+    expected = expected.replace("String should match", "expected the")
     return f"{where}: {expected}, found {fault['input']!r}"

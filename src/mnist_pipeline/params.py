@@ -1,14 +1,11 @@
 """Loads a section of params.yaml. Its schema lives with the code that uses it."""
 
 from pathlib import Path
-from typing import TypeVar
 
-from mnist_pipeline.files import InputError, Record, parse_yaml, read_text, validate
+from mnist_pipeline.files import InputError, Schema, parse_yaml, read_text, validate
 
 PATH = Path("params.yaml")
 SECTIONS = ("data", "runtime", "train", "evaluate", "save", "log", "machine", "app")
-
-Schema = TypeVar("Schema", bound=Record)
 
 
 def load_params(section: str, schema: type[Schema], path: Path = PATH) -> Schema:

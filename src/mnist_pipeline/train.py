@@ -239,7 +239,7 @@ class Training:
 
 def progress_line(epoch: int, number: int, batches: tuple[Tensor, ...], loss: float) -> str:
     """The classic program's line: epoch, images done of how many, the batch's loss."""
-    done = number * len(batches[number])
+    done = number * len(batches[0])  # the last one may be smaller
     total = sum(map(len, batches))
     percent = 100.0 * number / len(batches)
     return f"Train Epoch: {epoch} [{done}/{total} ({percent:.0f}%)]\tLoss: {loss:.6f}"

@@ -35,6 +35,15 @@ def test_an_unknown_name_is_refused():
     assert done.stderr == f"error: trian: expected one of {', '.join(NAMES)}\n"
 
 
+@pytest.mark.parametrize("name", __main__.WITHOUT_OPTIONS)
+def test_what_has_no_options_refuses_them(name):
+    """Nothing runs: --help says what the command would do, and a word more is a fault."""
+    asked, refused = command(name, "--help"), command(name, "--epochs", "3")
+    assert asked.stdout.startswith(f"usage: python -m mnist_pipeline {name} [-h]")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.endswith("unrecognized arguments: --epochs 3\n")
+
+
 def test_only_what_a_name_needs_is_imported():
     """The list costs no import of torch, and download none of other stages."""
     code = "import sys; from mnist_pipeline import __main__; __main__.main(); print(*sys.modules)"

@@ -46,11 +46,12 @@ BAD = [  # in params.yaml, this changed to that, for that section, is refused wi
     ("lr: 1.0 ", "lrr: 1.0 ", "train", "train.lrr: unknown key"),
     ("epochs: 14 ", "epochs: true ", "train", "train.epochs: expected a valid integer"),
     ("device: auto ", "device: gpu ", "runtime", "runtime.device: expected 'auto', 'cpu'"),
+    ("torch: 2.15.0", "torch: latest", "runtime", "runtime.torch: expected the pattern '"),
     ("train:", "trian:", "save", "trian: expected one of data, runtime, train"),
     ("  seed: 1 ", " seed: 1 ", "save", "line 11, column 3: expected YAML, found: "),
     (GOOD, "", "save", "params.yaml: expected keys with values, found NoneType"),
     (GOOD, "data: {source: mnist}", "save", "save: expected a section of this name, found none"),
-    (GOOD, "save: 3", "save", "params.yaml: save: expected a valid dictionary"),
+    (GOOD, "save: 3", "save", "params.yaml: save: expected keys with values, found 3"),
 ]
 
 
