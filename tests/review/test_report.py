@@ -19,6 +19,7 @@ from mnist_pipeline.review.markdown import render
 from mnist_pipeline.review.report import build
 from mnist_pipeline.review.schema import Report
 
+CONFLICT = b"index,label,predicted,confidence\n<<<<<<< HEAD\n"  # errors.csv, in a merge
 # pygtrie, which DVC uses, calls something of its own deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")
 
@@ -167,14 +168,12 @@ def test_other_test_set_is_not_comparable(repo, run, what):
     assert "**Not comparable**: `another test set" in text
 
 
-@pytest.mark.parametrize(
-    ("side", "content"),
-    [("base", None), *(("head", each) for each in (None, b"[1, 2]", b"\xff", b"<<<<<<< HEAD\n"))],
-)
+@pytest.mark.parametrize("content", [None, b"[1, 2]", b"\xff", CONFLICT])
 @pytest.mark.parametrize(
     "name",
     ["metrics/metrics.json", "metrics/errors.csv", "dvc.lock", "dvc.yaml", "params.yaml"],
 )
+@pytest.mark.parametrize("side", ["base", "head"])
 def test_missing_or_odd_file_is_never_fine(repo, run, side, name, content):
     """Each file in turn, also with git's marks of a conflict: exit status 2, said by name."""
     before = (repo / name).read_bytes()
