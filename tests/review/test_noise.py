@@ -4,11 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 from statistics import stdev
+from typing import Never
 
 import pytest
-from conftest import ROOT, dvc, git
+from conftest import ROOT, git
 from pets import commit, edit, lock, make_project, write
 
+from mnist_pipeline.files import InputError
 from mnist_pipeline.review import noise
 from mnist_pipeline.review.noise import NOISE, Noise, configuration, measure, read_spread
 from mnist_pipeline.review.result import read_result
@@ -91,8 +93,13 @@ def test_configuration_is_all_but_the_seed(tmp_path, name, old, new, same):
     assert (spread and spread.runs) == (2 if same else None)
 
 
-def test_trainings_share_the_checkouts_cache(tmp_path, monkeypatch):
+def test_trainings_share_the_checkouts_cache(repo, monkeypatch):
     """Its root: DVC's run-cache and the stored epochs lie there, beside the files."""
-    assert dvc(tmp_path, "init", "--no-scm", "--quiet").returncode == 0
-    monkeypatch.chdir(tmp_path)
-    assert noise._cache() == tmp_path / ".dvc/cache"
+
+    def train(folder: Path, _: list[int]) -> Never:
+        raise InputError((folder / ".dvc/config.local").read_text())
+
+    monkeypatch.chdir(repo)
+    monkeypatch.setattr(sys, "argv", ["noise"])
+    with pytest.raises(InputError, match=f"dir = {repo}/.dvc/cache\n"):
+        noise.main(train)

@@ -14,8 +14,6 @@ from pathlib import Path
 from statistics import stdev
 from typing import Any
 
-from dvc.exceptions import DvcException
-from dvc.repo import Repo
 from pydantic import Field
 
 from mnist_pipeline import files
@@ -52,22 +50,15 @@ def main(train: Callable[[Path, list[int]], dict[int, Result]] | None = None) ->
     if number < 2:
         raise InputError(f"--seeds: expected at least 2, found {number}")
     warn_of_changes("the noise")
+    from mnist_pipeline.checkpoint import dvc_cache  # noqa: PLC0415 (the report does without torch)
+
     with tempfile.TemporaryDirectory(prefix="mnist_pipeline-noise-") as name:
-        folder = clone(".", Path(name) / "clone", _cache())
+        folder = clone(".", Path(name) / "clone", dvc_cache())
         results = (train or _train)(folder, _seeds(folder, number))
         noise = measure(results, configuration(folder))
     files.write_atomically(NOISE, (noise.model_dump_json(indent=2) + "\n").encode())
     print(f"{NOISE}: standard deviation {100 * noise.standard_deviation:.3f} points of accuracy")
     print(f"{noise.false_alarms} of {len(noise.pairs)} pairs of seeds have p < {ALPHA}")
-
-
-def _cache() -> Path:
-    """This checkout's DVC cache, wherever it is configured to be."""
-    try:
-        with Repo() as repo:
-            return Path(repo.cache.local_cache_dir)
-    except DvcException as error:
-        raise InputError(f".: expected a DVC repository: {error}") from error
 
 
 def _seeds(folder: Path, number: int) -> list[int]:
