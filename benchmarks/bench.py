@@ -293,7 +293,7 @@ def dry_runs(copy: Path) -> tuple[list[float], list[float]]:
     with_dvc, bare = [], []
     for _ in range(ROUNDS):
         for contestant, times in (([["dvc", "repro"]], with_dvc), (commands, bare)):
-            for path in ("dvc.lock", ".dvc/cache", ".dvc/tmp", "data", "models"):
+            for path in ("dvc.lock", ".dvc/cache", ".dvc/tmp", "data/MNIST", "models"):
                 target = copy / path
                 shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
             times.append(sum(seconds(command, copy, 1)[0] for command in contestant))
@@ -346,9 +346,11 @@ def main() -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000  # MB; on macOS kB
         print(json.dumps({"rate": rate, "peak_mb": peak}))
         return
-    text = "\n".join(table()) + "\n"
-    TABLE.write_text(text)
-    print(text)
+    lines = []
+    for line in table():
+        print(line, flush=True)
+        lines.append(line)
+    TABLE.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
