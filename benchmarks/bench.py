@@ -327,7 +327,7 @@ def table() -> Iterator[str]:
         peak = "" if name in WHOLE else f"{statistics.median(memory[name]):,.0f}"
         yield f"| {name} | {spread(rates[name])} | {ratio} | {peak} |"
     yield ""
-    yield f"Whole: processes from start to end, {EPOCHS} epochs and the test."
+    yield f"Whole: processes from start to end, {EPOCHS * IMAGES:,} images and the test."
     for name in PEAKS:
         yield f"{name.capitalize()}: {spread(rates[name])} GFLOP/s."
     yield "\n| the cost around the work | seconds |\n|---|---|"
