@@ -49,6 +49,7 @@ BAD = [  # in params.yaml, this changed to that, for that section, is refused wi
     ("torch: 2.15.0", "torch: latest", "runtime", "runtime.torch: expected the pattern '"),
     ("train:", "trian:", "save", "trian: expected one of data, runtime, train"),
     ("  seed: 1 ", " seed: 1 ", "save", "line 11, column 3: expected YAML, found: "),
+    ("  seed: 1 ", "  seed: 2\n  seed: 1 ", "train", 'expected YAML, found: duplicate key "seed"'),
     (GOOD, "", "save", "params.yaml: expected keys with values, found NoneType"),
     (GOOD, "data: {source: mnist}", "save", "save: expected a section of this name, found none"),
     (GOOD, "save: 3", "save", "params.yaml: save: expected keys with values, found 3"),
