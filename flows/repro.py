@@ -1,6 +1,7 @@
 """DVC as a child of this process: a stage's output line by line, its end with ours."""
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable
@@ -11,12 +12,16 @@ from dvc.config import Config
 from mnist_pipeline.files import InputError
 from mnist_pipeline.leash import leashed
 
+# What a stage or dvc says where another attempt would fail as well: a signal's status is negative.
+OWN_FAULT = re.compile(r"error: (?!.*dvc repro goes on)|.*exited with \d")
+
 
 def run_stage(stage: str, folder: Path, flags: list[str], say: Callable[[str], None]) -> bool:
     """Run a DVC stage in a process group of its own; whether there was anything to do.
 
-    `say` gets each line. Raises RuntimeError if the stage fails, with the line in which
-    it says why, or else the last one. Where this process is interrupted, the group ends first.
+    `say` gets each line. Raises InputError if the stage fails by its own fault, and RuntimeError
+    if it was killed, say, or a remote is away; with the line in which it says why, or else the
+    last one. Where this process is interrupted, the group ends first.
     """
     worked, last, why = False, "", ""
     with subprocess.Popen(
@@ -38,7 +43,8 @@ def run_stage(stage: str, folder: Path, flags: list[str], say: Callable[[str], N
             os.killpg(process.pid, signal.SIGKILL)
             raise
     if process.returncode != 0:
-        raise RuntimeError(why or last)
+        why = why or last
+        raise InputError(why) if OWN_FAULT.match(why) else RuntimeError(why)
     return worked
 
 

@@ -12,12 +12,10 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from flows.repro import has_remote, run_stage
-from mnist_pipeline.files import parse_yaml, read_text
+from mnist_pipeline.files import InputError, parse_yaml, read_text
 from mnist_pipeline.params import PATH
 
 EPOCH = re.compile(r"Train Epoch: (\d+) \[0/")  # its first line
-# A stage's own fault. A signal has a negative exit status; "dvc repro goes on" says a lost process.
-OWN_FAULT = re.compile(r"RuntimeError: error: (?!.*dvc repro goes on)|exited with \d")
 
 
 def run_stages(folder: Path, force: bool) -> State[Any]:
@@ -26,17 +24,18 @@ def run_stages(folder: Path, force: bool) -> State[Any]:
     if has_remote(folder):
         flags.append("--pull")  # what was published need not run again
     for stage in STAGES:
-        state: State[Any] = stage(stage.name, folder, flags, return_state=True)
-        if not state.is_completed():
-            why = str(state.message).rpartition("RuntimeError: ")[2]  # as Prefect puts it
-            end = Failed if may_help(stage, None, state) else refused
-            return end(message=f"{stage.name}: {why}")
+        try:
+            stage(stage.name, folder, flags)
+        except InputError as error:
+            return refused(f"{stage.name}: {error}")
+        except RuntimeError as error:
+            return Failed(message=f"{stage.name}: {error}")
     return Completed()
 
 
 def may_help(_task: Any, _run: Any, state: State[Any]) -> bool:
     """Whether another attempt at a stage may help: it was killed, or a remote is away."""
-    return not OWN_FAULT.search(str(state.message))
+    return not isinstance(state.data, InputError)
 
 
 def refused(message: str) -> State[None]:

@@ -20,6 +20,7 @@ from mnist_pipeline.mnist import RAW
 from mnist_pipeline.review.git import copy_workspace
 
 ROOT = Path(__file__).resolve().parent.parent
+EPOCHS = 4  # of the project that tests kill
 DEAD_PROXY = "http://127.0.0.1:9"
 
 
@@ -103,6 +104,14 @@ def copy_of_project(folder: Path) -> Path:
     return folder
 
 
+def fresh_copy(folder: Path) -> Path:
+    """A copy of the project in which no stage has run yet."""
+    repo = copy_of_project(folder)
+    (repo / "dvc.lock").unlink(missing_ok=True)
+    shutil.rmtree(repo / "metrics", ignore_errors=True)
+    return repo
+
+
 def processes_in(folder: Path) -> list[psutil.Process]:
     """The living processes that work in a folder; one that waits for its burial works nowhere."""
     everyone = psutil.process_iter(["cwd"])
@@ -135,6 +144,25 @@ def workspace(
     for name, content in digits_files.items():
         write_atomically(RAW / name, content)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project on the digits, with EPOCHS; nothing run yet. Not to be changed."""
+    folder = fresh_copy(tmp_path_factory.mktemp("project"))
+    set_params(folder, data={"source": "digits"}, save={"min_accuracy": 0.0})
+    set_params(folder, train={"epochs": EPOCHS})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def undisturbed(project: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The project's dvc.lock, with the hash of every output, from one process of one thread."""
+    folder = shutil.copytree(project, tmp_path_factory.mktemp("undisturbed") / "project")
+    set_params(folder, machine={"threads": 1})
+    done = dvc(folder, "repro")
+    assert done.returncode == 0, done.stdout
+    return (folder / "dvc.lock").read_text()
 
 
 def set_params(folder: Path = Path(), /, **sections: dict[str, Any]) -> None:

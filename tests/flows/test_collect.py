@@ -4,9 +4,9 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from conftest import dvc, git
+from conftest import git
 from flows import clones, collect
-from service import bare
+from service import bare, repository
 
 from mnist_pipeline.files import NEW_TEST, NEW_TRAIN, InputError, write_atomically
 from mnist_pipeline.new_images import encode, place, read_new
@@ -24,13 +24,8 @@ def origin(tmp_path, monkeypatch):
     monkeypatch.setattr(clones, "HOME", tmp_path / "home")
     monkeypatch.setattr(collect, "ROOT", tmp_path)
     monkeypatch.chdir(tmp_path)
-    seed = tmp_path / "seed"
-    for folder in (NEW_TRAIN, NEW_TEST):
-        (seed / folder).mkdir(parents=True)
-        (seed / folder / ".gitkeep").touch()
-    git(seed, "init", "--quiet", "--initial-branch=main")
-    assert dvc(seed, "init", "--quiet").returncode == 0
-    return bare(seed)
+    texts = {f"{folder}/.gitkeep": "" for folder in (NEW_TRAIN, NEW_TEST)}
+    return bare(repository(tmp_path / "seed", texts))
 
 
 def correct(*numbers: int, label: int = 3) -> None:

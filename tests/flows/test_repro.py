@@ -1,5 +1,6 @@
 """A DVC stage as a child: how it fails, and how it ends with the process that runs it."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -8,12 +9,14 @@ import psutil
 import pytest
 from conftest import ROOT, processes_in
 from flows.repro import run_stage
-from service import small_repository
+from service import repository
 
 from mnist_pipeline import leash
+from mnist_pipeline.files import InputError
 
 # A stage that is on the leash of its dvc, as the project's stages are.
 SLEEP = f"echo sleeping; exec {sys.executable} {leash.__file__} $PPID sleep 60"
+LOST = "error: train: a process is gone; dvc repro goes on"
 FLOW = """
 import pathlib, signal, sys
 from flows.repro import run_stage
@@ -22,25 +25,31 @@ run_stage("evaluate", pathlib.Path(sys.argv[1]), [], lambda line: print(line, fl
 """
 
 
-@pytest.mark.parametrize("said", ["boom", "error: boom"])
-def test_failing_stage_says_why(tmp_path, said):
-    """In its own one line, or else in what dvc said last; every line was handed on."""
-    small_repository(tmp_path)
-    path = tmp_path / "seed/dvc.yaml"
-    path.write_text(path.read_text().replace("echo boom >&2; exit 3", f'"echo {said} >&2; exit 3"'))
+@pytest.mark.parametrize(
+    ("command", "fault", "why"),
+    [
+        ("echo boom >&2; exit 3", InputError, "ERROR: failed to reproduce 'evaluate'.* with 3$"),
+        ("echo 'error: boom' >&2; exit 2", InputError, "error: boom$"),
+        ("kill -9 $$", RuntimeError, "ERROR: failed to reproduce 'evaluate'.* with -9$"),
+        (f"echo '{LOST}' >&2; exit 2", RuntimeError, f"{LOST}$"),
+    ],
+)
+def test_failing_stage_says_why(tmp_path, command, fault, why):
+    """In its own one line, or else in what dvc said last; and whether it would fail again."""
+    folder = repository(
+        tmp_path, {"dvc.yaml": json.dumps({"stages": {"evaluate": {"cmd": command}}})}
+    )
     lines: list[str] = []
-    reason = said if said.startswith("error: ") else "ERROR: failed to reproduce 'evaluate'"
-    with pytest.raises(RuntimeError, match=f"^{reason}"):
-        run_stage("evaluate", tmp_path / "seed", [], lines.append)
-    assert said in lines
+    with pytest.raises(fault, match=f"^{why}") as error:
+        run_stage("evaluate", folder, [], lines.append)
+    assert str(error.value) in lines
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_dvc_and_its_stage_end_with_the_flow(tmp_path, number):
     """At once where it is told to end, and even where no handler of its own sees the signal."""
-    small_repository(tmp_path)
-    (tmp_path / "seed/dvc.yaml").write_text(f"stages: {{evaluate: {{cmd: '{SLEEP}'}}}}")
-    command = [sys.executable, "-c", FLOW, str(tmp_path / "seed")]
+    repository(tmp_path, {"dvc.yaml": f"stages: {{evaluate: {{cmd: '{SLEEP}'}}}}"})
+    command = [sys.executable, "-c", FLOW, str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as flow:
         assert any(line == "sleeping\n" for line in flow.stdout)
         children = psutil.Process(flow.pid).children(recursive=True)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.classic import Net
-from conftest import ROOT, copy_of_project, dvc, git, set_params
+from conftest import ROOT, copy_of_project, dvc, fresh_copy, git, set_params
 from ruamel.yaml import YAML
 
 from mnist_pipeline.__main__ import COMPUTING
@@ -142,14 +142,6 @@ def test_metrics_alone_are_in_git_and_nothing_switches_the_run_cache_off(stage):
 
 
 # The real thing, on the digits
-
-
-def fresh_copy(folder: Path) -> Path:
-    """A copy of the project in which no stage has run yet."""
-    repo = copy_of_project(folder)
-    (repo / "dvc.lock").unlink(missing_ok=True)
-    shutil.rmtree(repo / "metrics", ignore_errors=True)
-    return repo
 
 
 @pytest.fixture(scope="module")

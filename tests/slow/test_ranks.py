@@ -12,10 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import dvc, processes_in, set_params
-from service import digits_repository
+from conftest import EPOCHS, dvc, processes_in, set_params
 
-EPOCHS = 4
 INT, TERM, KILL, STOP = signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGSTOP
 LOST = "dvc repro goes on after the last epoch"
 
@@ -28,21 +26,6 @@ CASES = [  # signal, its target (a rank, the stage that started the ranks, dvc),
     (KILL, "dvc", ""),
     (INT, "group", "interrupted"),
 ]
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project on the digits, with a few epochs; nothing run yet."""
-    return digits_repository(tmp_path_factory.mktemp("project"), epochs=EPOCHS).parent / "seed"
-
-
-@pytest.fixture(scope="module")
-def alone(project: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The project's dvc.lock, with the hash of every output, from one process of one thread."""
-    folder = shutil.copytree(project, tmp_path_factory.mktemp("alone") / "project")
-    set_params(folder, machine={"threads": 1})
-    assert dvc(folder, "repro").returncode == 0
-    return (folder / "dvc.lock").read_text()
 
 
 def ranks_of(dvc: int) -> dict[str, psutil.Process]:
@@ -60,7 +43,7 @@ def ranks_of(dvc: int) -> dict[str, psutil.Process]:
     [pytest.param(case, marks=[] if case in CASES[:1] else pytest.mark.slow) for case in CASES],
     ids=lambda case: f"{case[0].name} to {case[1]}",
 )
-def test_where_one_ends_all_end(tmp_path, project, alone, case):
+def test_where_one_ends_all_end(tmp_path, project, undisturbed, case):
     """Within a minute, with one line; dvc repro goes on, and one process makes the same bytes."""
     number, target, says = case
     folder = shutil.copytree(project, tmp_path / "project")
@@ -93,7 +76,7 @@ def test_where_one_ends_all_end(tmp_path, project, alone, case):
     done = dvc(folder, "repro")
     assert done.returncode == 0, done.stdout
     assert re.search(rf"Resumed after epoch [234] of {EPOCHS}", done.stdout)
-    assert (folder / "dvc.lock").read_text() == alone
+    assert (folder / "dvc.lock").read_text() == undisturbed
 
 
 @pytest.fixture
@@ -145,7 +128,7 @@ def start(machine: str, folder: Path, *command: str, **environment: str) -> subp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["together", "by torchrun", "other parameters", "nobody", "cut"])
-def test_two_machines(tmp_path, project, alone, machines, case):
+def test_two_machines(tmp_path, project, undisturbed, machines, case):
     """They make the bytes of one; what keeps them from it is one line within a minute."""
     folders = [shutil.copytree(project, tmp_path / str(number)) for number in (0, 1)]
     assert dvc(folders[1], "repro", "download").returncode == 0
@@ -185,7 +168,7 @@ def test_two_machines(tmp_path, project, alone, machines, case):
     status = [process.returncode for process in both]
     if case in ("together", "by torchrun"):
         assert status == [0, 0], said
-        assert (folders[0] / "dvc.lock").read_text() == alone
+        assert (folders[0] / "dvc.lock").read_text() == undisturbed
         assert not (folders[1] / "models/weights.safetensors").exists()
         return
     assert time.monotonic() - begin < 90  # with the imports of a busy machine
@@ -197,4 +180,4 @@ def test_two_machines(tmp_path, project, alone, machines, case):
     reason = "process 1: expected the code" if case == "other parameters" else "does not answer"
     assert reason in errors[0]
     assert dvc(folders[0], "repro").returncode == 0
-    assert (folders[0] / "dvc.lock").read_text() == alone
+    assert (folders[0] / "dvc.lock").read_text() == undisturbed

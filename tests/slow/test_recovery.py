@@ -10,10 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import dvc, processes_in
-from service import digits_repository
+from conftest import EPOCHS, dvc, processes_in
 
-EPOCHS = 4
 INT, TERM, KILL = signal.SIGINT, signal.SIGTERM, signal.SIGKILL
 
 CASES = [  # signal, its target, the line of output after which it comes, epochs done by then
@@ -31,22 +29,6 @@ CASES = [  # signal, its target, the line of output after which it comes, epochs
     (KILL, "stage", "Running stage 'evaluate'", 0),
 ]
 QUICK = CASES[:2]  # in every run of the tests
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project on the digits, with a few epochs; nothing run yet."""
-    return digits_repository(tmp_path_factory.mktemp("project"), epochs=EPOCHS).parent / "seed"
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(project: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The project's dvc.lock, with the hash of every output, when nobody disturbs it."""
-    folder = tmp_path_factory.mktemp("uninterrupted") / "project"
-    shutil.copytree(project, folder)
-    done = dvc(folder, "repro")
-    assert done.returncode == 0, done.stdout
-    return (folder / "dvc.lock").read_text()
 
 
 def stage_of(dvc: int) -> psutil.Process:
@@ -90,7 +72,7 @@ def strike(folder: Path, number: signal.Signals, target: str, line: str) -> None
     [pytest.param(case, marks=[] if case in QUICK else pytest.mark.slow) for case in CASES],
     ids=lambda case: f"{case[0].name} to {case[1]} at {case[2]}",
 )
-def test_one_command_recovers(tmp_path, project, uninterrupted, case):
+def test_one_command_recovers(tmp_path, project, undisturbed, case):
     """No process is left, dvc repro goes on from the last epoch, every hash is the same."""
     number, target, line, epochs = case
     folder = tmp_path / "project"
@@ -101,4 +83,4 @@ def test_one_command_recovers(tmp_path, project, uninterrupted, case):
     resumed = re.search(rf"Resumed after epoch (\d+) of {EPOCHS}", done.stdout)
     # On a busy machine the signal may come an epoch later.
     assert int(resumed[1] if resumed else 0) >= epochs
-    assert (folder / "dvc.lock").read_text() == uninterrupted
+    assert (folder / "dvc.lock").read_text() == undisturbed
