@@ -150,8 +150,8 @@ def workspace(
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project on the digits, with EPOCHS; nothing run yet. Not to be changed."""
     folder = fresh_copy(tmp_path_factory.mktemp("project"))
-    set_params(folder, data={"source": "digits"}, save={"min_accuracy": 0.0})
-    set_params(folder, train={"epochs": EPOCHS})
+    few = {"epochs": EPOCHS}
+    set_params(folder, data={"source": "digits"}, train=few, save={"min_accuracy": 0.0})
     return folder
 
 

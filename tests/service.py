@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import psutil
-from conftest import copy_of_project, dvc, git
+from conftest import dvc, fresh_copy, git
 from flows import schedule
 from flows.clones import override_params, temporary_clone
 from flows.retrain import publish_result
@@ -94,12 +94,9 @@ def small_repository(folder: Path) -> Path:
 
 def digits_repository(folder: Path, epochs: int = 1) -> Path:
     """A bare repository of the project on the digits; nothing was published yet."""
-    seed = folder / "seed"
-    seed.mkdir(parents=True)
-    copy_of_project(seed)
+    seed = fresh_copy(folder / "seed")
     few = {"data.source": "digits", "train.epochs": epochs, "save.min_accuracy": 0.0}
     override_params(seed, few)
-    git(seed, "rm", "--quiet", "-r", "dvc.lock", "metrics")
     return bare(seed)
 
 

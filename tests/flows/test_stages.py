@@ -6,6 +6,7 @@ import pytest
 from conftest import dvc, git
 from flows import stages
 from prefect.cache_policies import NO_CACHE
+from prefect.states import Failed
 from service import small_repository
 
 from mnist_pipeline.files import InputError
@@ -27,11 +28,13 @@ def test_failed_stage_is_the_last(tmp_path, monkeypatch, remote, flags):
 
 
 def test_download_and_train_are_tried_again():
-    """download with growing pauses, train where that may help."""
+    """download with growing pauses, train where that may help: not where it would fail again."""
     download, train, *others = stages.STAGES
     assert (download.retries, download.retry_delay_seconds) == (4, [5, 20, 60, 180])
     assert (train.retries, train.retry_condition_fn) == (1, stages.may_help)
     assert [task.retries for task in others] == [0, 0]
+    ends = [Failed(data=fault("boom")) for fault in (RuntimeError, InputError)]
+    assert [stages.may_help(train, None, end) for end in ends] == [True, False]
 
 
 def test_dvc_alone_decides_what_to_run():
