@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import torch
@@ -122,6 +123,7 @@ def misclassified(probabilities: Tensor, labels: Tensor) -> pd.DataFrame:
 
 def draw(images: Tensor, errors: pd.DataFrame) -> bytes:
     """A PNG of the errors made with the greatest confidence, each with truth and prediction."""
+    mpl.rcdefaults()  # whatever style this user's matplotlibrc asks for
     worst = errors.sort_values(["confidence", "index"], ascending=[False, True]).head(SHOWN)
     rows = max(1, math.ceil(len(worst) / COLUMNS))
     figure = Figure(figsize=(1.3 * COLUMNS, 1.7 * rows + 0.6), dpi=110)

@@ -17,7 +17,6 @@ from mnist_pipeline.files import NEW_TEST, NEW_TRAIN, InputError
 from mnist_pipeline.mnist import SIDE
 
 NAME = re.compile(r"[0-9]-[0-9a-f]{16}\.png")
-KEPT = ".gitkeep"  # so that git keeps an empty folder
 TEST_SHARE = 5  # one image in five is for testing
 
 Images = NDArray[np.uint8]  # (N, 28, 28)
@@ -48,7 +47,8 @@ def read_new(folder: Path) -> tuple[list[str], Images, NDArray[np.int64]]:
     Raises InputError that names the file which is not what its name and its folder say, or whose
     pixels are there with another label.
     """
-    names = sorted(path.name for path in folder.glob("*") if path.name != KEPT)
+    # Hidden ones: .gitkeep keeps an empty folder in git, desktops leave .DS_Store.
+    names = sorted(path.name for path in folder.glob("[!.]*"))
     images = [_read(folder / name) for name in names]
     keys: dict[str, str] = {}
     for name in names:

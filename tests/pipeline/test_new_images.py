@@ -43,9 +43,10 @@ def test_place_depends_on_the_pixels_alone():
 
 
 def test_what_is_written_is_read(workspace):
-    """Names in order, images and labels; nothing where there is no folder, or only .gitkeep."""
+    """Names in order, images and labels; nothing where there is no folder, or only hidden files."""
     assert [len(part) for part in read_new(NEW_TRAIN)] == [0, 0, 0]
-    write(NEW_TRAIN / ".gitkeep", b"")
+    for hidden in (".gitkeep", ".DS_Store"):
+        write(NEW_TRAIN / hidden, b"")
     assert read_new(NEW_TRAIN)[1].shape == (0, 28, 28)
     expected = add(20, NEW_TRAIN)
     names, images, labels = read_new(NEW_TRAIN)
