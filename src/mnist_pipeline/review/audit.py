@@ -13,7 +13,8 @@ from mnist_pipeline.review.git import clone, git
 from mnist_pipeline.review.result import LOCK
 
 SHORT = ("data.source=digits", "train.epochs=2", "save.min_accuracy=0")
-COMMIT = ("-c", "user.name=audit", "-c", "user.email=audit@localhost", "commit", "--quiet")
+# Of the files, not of what is staged: DVC stages what it writes where core.autostage is set.
+DIFF = ("diff", "HEAD", "--no-color", "--no-ext-diff")
 
 
 def main() -> None:
@@ -44,7 +45,7 @@ def short_run(folder: Path) -> Path:
     clone(".", folder, folder / ".dvc/cache")
     changes = [word for change in SHORT for word in ("--set-param", change)]
     reproduce(folder, "exp", "run", "--force", *changes)
-    git(folder, *COMMIT, "--all", "--message=a short run")
+    git(folder, "commit", "--quiet", "--all", "--message=a short run")
     return folder
 
 
@@ -62,12 +63,12 @@ def reproduce(folder: Path, *words: str) -> None:
 def differences(folder: Path) -> tuple[bool, str]:
     """Whether a clone's dvc.lock and metrics are those of its commit, and a text that says so."""
     what = (LOCK, str(ENVIRONMENT.parent))
-    changed = git(folder, "diff", "--stat", "--", *what)
+    changed = git(folder, *DIFF, "--stat", "--", *what)
     if not changed:
         return True, f"Equal: {' and '.join(what)}/ have the bytes of the commit."
-    environment = git(folder, "diff", "--unified=0", "--", str(ENVIRONMENT))
+    environment = git(folder, *DIFF, "--unified=0", "--", str(ENVIRONMENT))
     reason = "The environments are equal: this processor computes otherwise, or the code varies.\n"
     if environment:
         reason = f"How the environments differ:\n\n{environment}"
-    lock = git(folder, "diff", "--unified=2", "--", LOCK)
+    lock = git(folder, *DIFF, "--unified=2", "--", LOCK)
     return False, f"Not equal to the commit:\n\n{changed}\n{lock}\n{reason}"

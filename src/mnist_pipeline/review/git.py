@@ -10,6 +10,14 @@ from mnist_pipeline.files import InputError
 
 # Bytes a second, and for how many seconds: a remote that is slower is given up.
 SLOW = {"GIT_HTTP_LOW_SPEED_LIMIT": "1", "GIT_HTTP_LOW_SPEED_TIME": "60"}
+CLONE = (  # a clone's configuration, whatever this user's is: nobody is there to sign, say
+    "user.name=mnist_pipeline",
+    "user.email=mnist_pipeline@localhost",
+    "commit.gpgSign=false",
+    "tag.gpgSign=false",
+    "core.autocrlf=false",
+    f"core.hooksPath={os.devnull}",
+)
 
 
 def git(folder: Path, *words: str) -> str:
@@ -38,7 +46,8 @@ def clone(repository: str, folder: Path, cache: Path | None = None, branch: str 
 
     Of a branch or a commit; empty: of the repository's own branch.
     """
-    git(Path(), "clone", "--quiet", repository, str(folder))
+    configuration = [f"--config={each}" for each in CLONE]
+    git(Path(), "clone", "--quiet", "--origin=origin", *configuration, repository, str(folder))
     if branch:
         git(folder, "checkout", "--quiet", branch, "--")
     if cache:  # DVC's configuration has git's format

@@ -19,7 +19,7 @@ from pydantic import Field
 from mnist_pipeline import files
 from mnist_pipeline.files import InputError, parse_yaml, read_text
 from mnist_pipeline.review.audit import reproduce, warn_of_changes
-from mnist_pipeline.review.git import clone, git
+from mnist_pipeline.review.git import clone
 from mnist_pipeline.review.result import LOCK, Result, hashes, read_result
 from mnist_pipeline.review.schema import Spread
 from mnist_pipeline.review.statistics import ALPHA, compare, reach
@@ -72,8 +72,6 @@ def _seeds(folder: Path, number: int) -> list[int]:
 
 def _train(folder: Path, seeds: list[int]) -> dict[int, Result]:
     """A clone's results with these seeds, from DVC's run-cache where they are there."""
-    for key in ("user.name", "user.email"):  # of dvc exp run's commits
-        git(folder, "config", key, "noise")
     (folder / LOCK).unlink()  # may be another machine's; the run-cache is this one's
     reproduce(folder, "repro", "evaluate")  # a new lock: without one, dvc exp run warns
     results = {}
