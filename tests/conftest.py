@@ -60,15 +60,15 @@ def _no_dvc_of_ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def _strange_git(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Git of a user without a name, who signs, likes colours, and whose hooks refuse everything."""
-    folder = tmp_path_factory.mktemp("git")
+    template, config = (tmp_path_factory.mktemp("git") / name for name in ("template", "config"))
     for name in ("pre-commit", "post-checkout", "pre-push"):
-        hook = folder / "hooks" / name
-        hook.parent.mkdir(exist_ok=True)
+        hook = template / "hooks" / name
+        hook.parent.mkdir(parents=True, exist_ok=True)
         hook.write_text("#!/bin/sh\nexit 1\n")
         hook.chmod(0o755)
-    (folder / "config").write_text(STRANGE_GIT.format(folder))
+    config.write_text(STRANGE_GIT.format(template))
     patch = pytest.MonkeyPatch()
-    patch.setenv("GIT_CONFIG_GLOBAL", str(folder / "config"))
+    patch.setenv("GIT_CONFIG_GLOBAL", str(config))
     yield
     patch.undo()
 
@@ -116,7 +116,7 @@ def git(repo: Path, *words: str) -> str:
     """Run git, with no user's configuration, in a repository; what it printed."""
     identity = ["-c", "user.name=tests", "-c", "user.email=tests@localhost"]
     done = subprocess.run(
-        ["git", *identity, *words],
+        ["git", *identity, "-c", f"core.hooksPath={os.devnull}", *words],
         cwd=repo,
         env=os.environ | {"GIT_CONFIG_GLOBAL": os.devnull},
         check=True,

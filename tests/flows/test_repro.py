@@ -15,7 +15,7 @@ from mnist_pipeline import leash
 from mnist_pipeline.files import InputError
 
 # A stage that is on the leash of its dvc, as the project's stages are.
-SLEEP = f"echo sleeping; exec {sys.executable} {leash.__file__} $PPID sleep 60"
+SLEEP = f"echo sleeping; exec '{sys.executable}' '{leash.__file__}' $PPID sleep 60"
 LOST = "error: train: a process is gone; dvc repro goes on"
 FLOW = """
 import pathlib, signal, sys

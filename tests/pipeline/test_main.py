@@ -72,7 +72,7 @@ def test_interrupt_is_one_word(capsys):
 def test_stage_whose_dvc_is_gone_ends_at_once(tmp_path, variable, lives):
     """Even where dvc was gone before the stage could ask the kernel; other programs go on."""
     # The shell is dvc here: it ends first, its child is adopted by a process of another group.
-    late = f"(sleep 0.5; exec env {variable}=x {sys.executable} -m mnist_pipeline download) &"
+    late = f"(sleep 0.5; exec env {variable}=x '{sys.executable}' -m mnist_pipeline download) &"
     done = subprocess.run(
         ["/bin/sh", "-c", late],
         cwd=tmp_path,

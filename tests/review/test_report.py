@@ -325,7 +325,7 @@ def test_hook_in_a_linked_worktree_changes_nothing(repo, tmp_path):
     linked = tmp_path / "linked"
     write(linked, "staged", "but not committed")
     git(linked, "add", "staged")
-    program = f"{sys.executable} -m mnist_pipeline report --json --base HEAD~1"
+    program = f"'{sys.executable}' -m mnist_pipeline report --json --base HEAD~1"
     (repo / ".git/hooks/pre-commit").write_text(f"#!/bin/sh\nexec {program} > {tmp_path}/found\n")
     (repo / ".git/hooks/pre-commit").chmod(0o755)
 

@@ -128,7 +128,7 @@ def test_kill_in_mid_fetch(origin, tmp_path):
     slow = tmp_path / "bin/dvc"
     slow.parent.mkdir()
     slow.write_text(
-        f'#!/bin/sh\n[ -e {tmp_path}/slow ] && exec sleep 1000\nexec {shutil.which("dvc")} "$@"\n'
+        f'#!/bin/sh\n[ -e {tmp_path}/slow ] && exec sleep 1000\nexec "{shutil.which("dvc")}" "$@"\n'
     )
     slow.chmod(0o755)
     path = f"{slow.parent}:{os.environ['PATH']}"
