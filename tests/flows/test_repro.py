@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -25,6 +26,11 @@ run_stage("evaluate", pathlib.Path(sys.argv[1]), [], lambda line: print(line, fl
 """
 
 
+def stage_that(folder: Path, runs: str) -> Path:
+    """A repository with one stage, evaluate, whose command this is."""
+    return repository(folder, {"dvc.yaml": json.dumps({"stages": {"evaluate": {"cmd": runs}}})})
+
+
 @pytest.mark.parametrize(
     ("command", "fault", "why"),
     [
@@ -36,9 +42,7 @@ run_stage("evaluate", pathlib.Path(sys.argv[1]), [], lambda line: print(line, fl
 )
 def test_failing_stage_says_why(tmp_path, command, fault, why):
     """In its own one line, or else in what dvc said last; and whether it would fail again."""
-    folder = repository(
-        tmp_path, {"dvc.yaml": json.dumps({"stages": {"evaluate": {"cmd": command}}})}
-    )
+    folder = stage_that(tmp_path, command)
     lines: list[str] = []
     with pytest.raises(fault, match=f"^{why}") as error:
         run_stage("evaluate", folder, [], lines.append)
@@ -48,7 +52,7 @@ def test_failing_stage_says_why(tmp_path, command, fault, why):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_dvc_and_its_stage_end_with_the_flow(tmp_path, number):
     """At once where it is told to end, and even where no handler of its own sees the signal."""
-    repository(tmp_path, {"dvc.yaml": f"stages: {{evaluate: {{cmd: '{SLEEP}'}}}}"})
+    stage_that(tmp_path, SLEEP)
     command = [sys.executable, "-c", FLOW, str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as flow:
         assert any(line == "sleeping\n" for line in flow.stdout)
