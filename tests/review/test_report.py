@@ -308,6 +308,17 @@ def test_shallow_clone_takes_no_older_base(repo, run, tmp_path, monkeypatch):
     assert run("--base=main", "--head=change")[0] == 0
 
 
+def test_partial_clone_fetches_what_it_lacks(repo, run, tmp_path, monkeypatch):
+    """The files of older commits; also where only some folders are checked out."""
+    plant(repo, broken=40)
+    commit(repo)
+    git(repo, "config", "uploadpack.allowFilter", "true")
+    git(tmp_path, "clone", "--quiet", "--filter=blob:none", f"file://{repo}", "partial")
+    git(tmp_path / "partial", "sparse-checkout", "set", "src")
+    monkeypatch.chdir(tmp_path / "partial")
+    assert run("--base=HEAD~1", "--head=HEAD")[0] == 1
+
+
 @pytest.mark.parametrize("name", ["nothing", "", "--all", "HEAD:dvc.yaml"])
 def test_unknown_name_is_refused(repo, run, name):
     """Neither a commit nor an experiment: one line, exit status 2, on either side."""

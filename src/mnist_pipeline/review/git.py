@@ -20,13 +20,14 @@ CLONE = (  # a clone's configuration, whatever this user's is: nobody is there t
 )
 
 
-def git(folder: Path, *words: str) -> str:
+def git(folder: Path, *words: str, **variables: str) -> str:
     """Run git in a folder; what it printed. Raises InputError where it fails.
 
     Git tells its hooks by variables which repository is theirs. They are left out, as `folder`
     says which one is meant.
     """
-    environment = SLOW | {name: os.environ[name] for name in os.environ.keys() - _local_variables()}
+    others = {name: os.environ[name] for name in os.environ.keys() - _local_variables()}
+    environment = SLOW | others | variables
     done = subprocess.run(
         ["git", *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
@@ -99,14 +100,20 @@ def merge_base(top: Path, base: str, head: str) -> str:
 
 
 def check_out(top: Path, commit: str, folder: Path) -> None:
-    """Put the files of a repository's commit into a new repository, which shares its objects.
+    """Put the files of a repository's commit into a new repository.
 
-    As the commit has them, whatever this machine's git does to the ends of lines.
+    As the commit has them, whatever this machine's git does to the ends of lines. A partial clone
+    fetches what it lacks of them.
     """
-    objects = git(top, "rev-parse", "--path-format=absolute", "--git-path", "objects")
     git(top, "init", "--quiet", str(folder))
-    (folder / ".git/objects/info/alternates").write_text(objects, encoding="utf-8")
-    git(folder, "-c", "core.autocrlf=false", "read-tree", "--reset", "-u", commit)
+    variables = {
+        "GIT_WORK_TREE": str(folder),
+        "GIT_INDEX_FILE": f"{folder}/.git/index",
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": "core.autocrlf",
+        "GIT_CONFIG_VALUE_0": "false",
+    }
+    git(top, "read-tree", "--reset", "-u", "--no-sparse-checkout", commit, **variables)
 
 
 def copy_workspace(top: Path, folder: Path) -> None:
