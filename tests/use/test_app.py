@@ -187,7 +187,8 @@ def test_corrections_at_once(
 
     def correct(label: int) -> int:
         url = f"{server.url}/corrections/{label}"
-        return httpx.post(url, content=photo("white", "black"), headers=PNG).status_code
+        picture = photo("white", "black")
+        return httpx.post(url, content=picture, headers=PNG, timeout=60).status_code
 
     with ThreadPoolExecutor(10) as pool:
         assert list(pool.map(correct, [3, 7] * 10)) == [200] * 20
