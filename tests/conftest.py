@@ -59,7 +59,7 @@ def _no_dvc_of_ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _strange_git(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Git of a user without a name, who signs, likes colours, and whose hooks refuse everything."""
+    """Git of a nameless user who signs, likes colours, and whose hooks refuse."""
     template, config = (tmp_path_factory.mktemp("git") / name for name in ("template", "config"))
     for name in ("pre-commit", "post-checkout", "pre-push"):
         hook = template / "hooks" / name

@@ -1,5 +1,6 @@
 """The report on real repositories: from git alone, and never more than its files say."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -306,6 +307,13 @@ def test_shallow_clone_takes_no_older_base(repo, run, tmp_path, monkeypatch):
     assert run("--base=origin/main")[0] == 0  # whose own tip is the merge base
     monkeypatch.chdir(repo)
     assert run("--base=main", "--head=change")[0] == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no file can have such a name")
+def test_file_whose_name_is_no_utf8(repo, run):
+    """In the workspace, as old archives have them: it is none of the report's business."""
+    (repo / os.fsdecode(b"gr\xfcn")).touch()
+    assert run("--base=HEAD")[0] == 0
 
 
 def test_partial_clone_fetches_what_it_lacks(repo, run, tmp_path, monkeypatch):

@@ -29,7 +29,13 @@ def git(folder: Path, *words: str, **variables: str) -> str:
     others = {name: os.environ[name] for name in os.environ.keys() - _local_variables()}
     environment = SLOW | others | variables
     done = subprocess.run(
-        ["git", *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        ["git", *words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+        errors="surrogateescape",  # as in file names of Python's
+        check=False,
     )
     if done.returncode != 0:
         raise InputError(f"git {words[0]}: {done.stderr.strip()}")
