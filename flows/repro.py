@@ -12,16 +12,17 @@ from dvc.config import Config
 from mnist_pipeline.files import InputError
 from mnist_pipeline.leash import leashed
 
-# What a stage or dvc says where another attempt would fail as well: a signal's status is negative.
-OWN_FAULT = re.compile(r"error: (?!.*dvc repro goes on)|.*exited with \d")
+# What a stage or dvc says where another attempt would fail as well. It may help where a process was
+# lost or no mirror answers, and after a signal, whose status is negative.
+OWN_FAULT = re.compile(r"error: (?!.*(dvc repro goes on|at a mirror, found none))|.*exited with \d")
 
 
 def run_stage(stage: str, folder: Path, flags: list[str], say: Callable[[str], None]) -> bool:
     """Run a DVC stage in a process group of its own; whether there was anything to do.
 
     `say` gets each line. Raises InputError if the stage fails by its own fault, and RuntimeError
-    if it was killed, say, or a remote is away; with the line in which it says why, or else the
-    last one. Where this process is interrupted, the group ends first.
+    if it was killed, say, or a remote or mirror is away. The message is the line in which the stage
+    says why, or else the last one. Where this process is interrupted, the group ends first.
     """
     worked, last, why = False, "", ""
     with subprocess.Popen(

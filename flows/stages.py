@@ -67,8 +67,12 @@ def run_task(stage: str, folder: Path, flags: list[str]) -> State[None]:
 
 
 STAGES = (
-    # A mirror may be down for a while.
-    run_task.with_options(name="download", retries=4, retry_delay_seconds=[5, 20, 60, 180]),
+    run_task.with_options(
+        name="download",
+        retries=4,
+        retry_delay_seconds=[5, 20, 60, 180],  # a mirror may be down for a while
+        retry_condition_fn=may_help,
+    ),
     # The second attempt continues after the last finished epoch.
     run_task.with_options(name="train", retries=1, retry_condition_fn=may_help),
     run_task.with_options(name="evaluate"),

@@ -9,11 +9,12 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import ROOT, processes_in
-from flows.repro import run_stage
+from flows.repro import OWN_FAULT, run_stage
 from service import repository
 
-from mnist_pipeline import leash
+from mnist_pipeline import download, leash
 from mnist_pipeline.files import InputError
+from mnist_pipeline.mnist import TEST_LABELS
 
 # A stage that is on the leash of its dvc, as the project's stages are.
 SLEEP = f"echo sleeping; exec '{sys.executable}' '{leash.__file__}' $PPID sleep 60"
@@ -47,6 +48,13 @@ def test_failing_stage_says_why(tmp_path, command, fault, why):
     with pytest.raises(fault, match=f"^{why}") as error:
         run_stage("evaluate", folder, [], lines.append)
     assert str(error.value) in lines
+
+
+def test_missing_mirror_is_no_fault_of_the_stage(tmp_path):
+    """As download says it: there may be one later."""
+    with pytest.raises(InputError) as error:
+        download.fetch(TEST_LABELS.name, tmp_path, [str(tmp_path / "nowhere")])
+    assert not OWN_FAULT.match(f"error: {error.value}")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
