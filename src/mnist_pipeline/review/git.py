@@ -24,7 +24,7 @@ def git(folder: Path, *words: str, **variables: str) -> str:
     """Run git in a folder; what it printed. Raises InputError where it fails.
 
     Git tells its hooks by variables which repository is theirs. They are left out, as `folder`
-    says which one is meant.
+    says which one is meant. `variables` come on top.
     """
     others = {name: os.environ[name] for name in os.environ.keys() - _local_variables()}
     environment = SLOW | others | variables
@@ -34,7 +34,7 @@ def git(folder: Path, *words: str, **variables: str) -> str:
         env=environment,
         capture_output=True,
         encoding="utf-8",
-        errors="surrogateescape",  # as in file names of Python's
+        errors="surrogateescape",  # not every file's name is UTF-8
         check=False,
     )
     if done.returncode != 0:
