@@ -88,6 +88,7 @@ search: setup  ## train with many parameters and rank them: GRID='{"train.lr": [
 schedule: setup  ## retrain every night on this machine: server, worker, dashboard, until Ctrl-C
 	@exec python -m flows.schedule
 
+# One version of a package for every Python: results name numpy's.
 lock: setup  ## write requirements.lock anew from pyproject.toml, for Linux and macOS
-	@uv pip compile --quiet --upgrade --universal --no-header --python-version 3.11 \
+	@uv pip compile --quiet --upgrade --universal --fork-strategy fewest --no-header --python-version 3.11 \
 	  --extra dev --output-file requirements.lock pyproject.toml

@@ -50,6 +50,12 @@ def test_lock_pins_and_names_no_index():
     assert not re.search(r"://|^-|file:|/\w+/", LOCK, re.MULTILINE)
 
 
+def test_lock_has_one_version_of_a_package():
+    """Whichever Python and platform: metrics/environment.json names numpy's."""
+    names = [canonicalize_name(pin.name) for pin in PINS]
+    assert len(names) == len(set(names))
+
+
 def test_lock_knows_macos_needs_no_cuda():
     """The lock is universal: CUDA's packages are for Linux alone."""
     cuda = [pin.name for pin in PINS if pin.name.startswith("nvidia-")]
