@@ -35,6 +35,12 @@ def pins(name: str, platform: str) -> list[str]:
     ]
 
 
+def test_checkout_has_the_bytes_of_the_commit():
+    """Whatever the user's git does to the ends of lines: dvc.lock has the hashes of code."""
+    files = git(ROOT, "ls-files", "--eol").splitlines()
+    assert all("attr/-text" in file for file in files)
+
+
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
 @pytest.mark.parametrize("asked", ASKED, ids=lambda asked: asked.name)
 def test_lock_agrees_with_pyproject(asked, platform):

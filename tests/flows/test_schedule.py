@@ -24,7 +24,7 @@ def test_port_must_be_a_free_one(monkeypatch):
 
 @pytest.mark.parametrize("name", ["no_proxy", "NO_PROXY"])
 def test_server_is_reached_past_the_users_proxy(monkeypatch, name):
-    """Where connections go through a proxy, those to this machine do not; nor the user's others."""
+    """No connection to this machine goes through a proxy, nor to hosts that the user excepts."""
     monkeypatch.delenv("no_proxy")
     monkeypatch.setenv("NO_PROXY", "")
     monkeypatch.setenv(name, "example.org")
