@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 SEEDS ?= 5
 BASE ?= origin/main
+# macOS comes with make 3.81, which looks on this PATH only for a shell other than /bin/sh.
+SHELL := bash
 # DVC starts each stage with the first python on PATH.
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PYTHONPATH := src

@@ -1,5 +1,6 @@
 """What the repository says of itself is so: lock, README, parameters, tree, size."""
 
+import os
 import re
 import subprocess
 import sys
@@ -130,6 +131,16 @@ def test_every_make_target_is_documented():
     pages += (ROOT / "benchmarks/README.md").read_text()
     targets = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert not [target for target in targets if f"make {target}" not in pages]
+
+
+def test_make_leaves_every_command_to_the_shell(tmp_path):
+    """Older makes, and macOS's, look elsewhere for what they start themselves: no python there."""
+    shell = tmp_path / "bash"
+    shell.write_text(f'#!/bin/sh\necho "$2" >>{tmp_path}/commands\n')
+    shell.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    subprocess.run(["make", "report"], cwd=ROOT, env=os.environ | {"PATH": path}, check=True)
+    assert "\npython -m mnist_pipeline report " in (tmp_path / "commands").read_text()
 
 
 def test_links_lead_somewhere():
