@@ -57,7 +57,7 @@ noise: setup  ## train with SEEDS=5 seeds: how far do results differ? (75 minute
 matrix: setup  ## fill the table of docs/reproducibility.md (35 minutes)
 	@python benchmarks/matrix.py
 
-bench: setup  ## measure speed and memory beside the classic program (50 minutes)
+bench: setup  ## measure speed and memory beside the classic program (an hour)
 	@dvc repro --quiet download && python benchmarks/bench.py
 
 bench-retraining: setup  ## measure what the schedule costs, and how soon a killed run is over
