@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 SEEDS ?= 5
 BASE ?= origin/main
-# macOS comes with make 3.81, which looks on this PATH only for a shell other than /bin/sh.
+# Under the default shell, macOS's make 3.81 starts plain commands itself and ignores the PATH below.
 SHELL := bash
 # DVC starts each stage with the first python on PATH.
 export PATH := $(abspath $(VENV))/bin:$(PATH)

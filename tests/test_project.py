@@ -134,9 +134,9 @@ def test_every_make_target_is_documented():
 
 
 def test_make_leaves_every_command_to_the_shell(tmp_path):
-    """Older makes, and macOS's, look elsewhere for what they start themselves: no python there."""
+    """What macOS's make starts itself, without a shell, it does not look for in the environment."""
     shell = tmp_path / "bash"
-    shell.write_text(f'#!/bin/sh\necho "$2" >>{tmp_path}/commands\n')
+    shell.write_text(f'#!/bin/sh\necho "$2" >>'{tmp_path}/commands'\n')
     shell.chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
     subprocess.run(["make", "report"], cwd=ROOT, env=os.environ | {"PATH": path}, check=True)

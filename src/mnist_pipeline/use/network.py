@@ -59,7 +59,7 @@ def choose(options: argparse.Namespace) -> Network:
     if options.repository and not options.version:
         options.stage = options.stage or versions.PROD
     if not (options.stage or options.version):
-        if not options.model.is_file():
+        if not options.model.exists():
             expected = "expected an ONNX file of save, found none; make run writes one"
             raise InputError(f"{options.model}: {expected}")
         return load(options.model.read_bytes(), str(options.model))
