@@ -20,8 +20,8 @@ help:  ## list these targets
 # without the CUDA packages. The copy in the environment says what was installed.
 setup:  ## make .venv from requirements.lock, unless that is done
 	@cmp -s requirements.lock $(VENV)/requirements.lock || { \
-	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	    { echo "error: $(PYTHON): expected Python 3.11 or later: make setup PYTHON=python3.12"; exit 2; }; \
+	  $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || \
+	    { echo "error: $(PYTHON): expected Python 3.11 to 3.14: make setup PYTHON=python3.12"; exit 2; }; \
 	  echo "Setting up $(VENV): a few minutes, once" && \
 	  $(PYTHON) -m venv $(VENV) && \
 	  $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \

@@ -136,11 +136,25 @@ def test_every_make_target_is_documented():
 def test_make_leaves_every_command_to_the_shell(tmp_path):
     """What macOS's make starts itself, without a shell, it does not look for in the environment."""
     shell = tmp_path / "bash"
-    shell.write_text(f'#!/bin/sh\necho "$2" >>'{tmp_path}/commands'\n')
+    shell.write_text(f'#!/bin/sh\necho "$2" >>"{tmp_path}/commands"\n')
     shell.chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
     subprocess.run(["make", "report"], cwd=ROOT, env=os.environ | {"PATH": path}, check=True)
     assert "\npython -m mnist_pipeline report " in (tmp_path / "commands").read_text()
+
+
+@pytest.mark.parametrize("version", ["(3, 10, 9)", "(3, 15, 0)"])
+def test_setup_refuses_a_python_that_the_lock_does_not_fit(tmp_path, version):
+    """One line that says which ones fit, and no environment is begun."""
+    python = tmp_path / "python"
+    code = f"import sys; sys.version_info = {version}; $2"
+    python.write_text(f'#!/bin/sh\n"{sys.executable}" -c "{code}"\n')
+    python.chmod(0o755)
+    words = ["make", "setup", f"PYTHON={python}", f"VENV={tmp_path}/new"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    said = f"error: {python}: expected Python 3.11 to 3.14: make setup PYTHON=python3.12"
+    assert (done.stdout.strip(), done.returncode) == (said, 2)
+    assert not (tmp_path / "new").exists()
 
 
 def test_links_lead_somewhere():
