@@ -150,7 +150,7 @@ def test_setup_refuses_a_python_that_the_lock_does_not_fit(tmp_path, version):
     code = f"import sys; sys.version_info = {version}; $2"
     python.write_text(f'#!/bin/sh\n"{sys.executable}" -c "{code}"\n')
     python.chmod(0o755)
-    words = ["make", "setup", f"PYTHON={python}", f"VENV={tmp_path}/new"]
+    words = ["make", "--no-print-directory", "setup", f"PYTHON={python}", f"VENV={tmp_path}/new"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     said = f"error: {python}: expected Python 3.11 to 3.14: make setup PYTHON=python3.12"
     assert (done.stdout.strip(), done.returncode) == (said, 2)
