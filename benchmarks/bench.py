@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from joblib import cpu_count
 from ruamel.yaml import YAML
 
 from mnist_pipeline import runtime
@@ -29,7 +30,7 @@ from mnist_pipeline.dataset import read_pairs
 from mnist_pipeline.evaluate import EvaluateParams
 from mnist_pipeline.mnist import RAW, TEST_IMAGES, TEST_LABELS
 from mnist_pipeline.model import Net, predict
-from mnist_pipeline.parallel import Workers, cores
+from mnist_pipeline.parallel import Workers
 from mnist_pipeline.params import load_params
 from mnist_pipeline.train import Training, TrainParams
 
@@ -78,7 +79,7 @@ def project_train(
         "precision": precision,
         "micro_batches": parts or params.micro_batches,
     }
-    workers = Workers(threads or cores())
+    workers = Workers(threads or cpu_count())
     training = Training(params.model_copy(update=changes), start(), workers)
     data, _ = read_training_data(params.validation_fraction, params.seed, weight=1)
     data = Data(*(each.to(training.device) for each in data))
@@ -113,14 +114,14 @@ def project_test() -> float:
     images, _ = read_pairs(TEST_IMAGES, TEST_LABELS)
     begin = time.perf_counter()
     size = load_params("evaluate", EvaluateParams, ROOT / "params.yaml").batch_size
-    predict(Net().to(device), images.to(device), size, Workers(cores()))
+    predict(Net().to(device), images.to(device), size, Workers(cpu_count()))
     return len(images) / (time.perf_counter() - begin)
 
 
 def matrix_peak(dtype: torch.dtype = torch.float32) -> float:
     """GFLOP a second of a square matrix product, the yardstick of this minute."""
     device, best = start(), 0.0
-    torch.set_num_threads(cores())
+    torch.set_num_threads(cpu_count())
     # A CPU without bfloat16 needs minutes for 2048.
     for side in (256, 2048) if dtype == torch.float32 else (256, 512):
         a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
@@ -314,7 +315,7 @@ def table() -> Iterator[str]:
     rounds = [{name: measure(name) for name in CONTESTANTS} for _ in range(ROUNDS)]
     rates = {name: [each[name]["rate"] for each in rounds] for name in CONTESTANTS}
     memory = {name: [each[name]["peak_mb"] for each in rounds] for name in CONTESTANTS}
-    yield f"{runtime.processor()}, {cores()} cores; torch {torch.__version__};"
+    yield f"{runtime.processor()}, {cpu_count()} cores; torch {torch.__version__};"
     yield f"Python {platform.python_version()}; {ROUNDS} rounds; median (least to greatest)."
     yield ""
     yield "| | images a second | ratio to classic, round by round | peak MB |"

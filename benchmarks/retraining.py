@@ -5,7 +5,6 @@ Prefect adds is the difference to plain dvc repro on the same commit, in turns, 
 """
 
 import datetime
-import os
 import statistics
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 
 import psutil
+from joblib import cpu_count
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path += [str(ROOT), str(ROOT / "tests")]
@@ -149,8 +149,7 @@ def table(service: Service) -> Iterator[str]:
     service.wait(service.run("nightly", publish="main"), "COMPLETED")
     nothing = [no_op(service) for _ in range(ROUNDS)]
     stop(worker)
-    cores = len(os.sched_getaffinity(0))
-    yield f"{cores} cores; {ROUNDS} rounds; seconds, median (least to greatest)."
+    yield f"{cpu_count()} cores; {ROUNDS} rounds; seconds, median (least to greatest)."
     yield "\n| | seconds |\n|---|---|"
     yield f"| scheduled, nothing to do: start of its process to Completed | {spread(nothing)} |"
     yield f"| whole run of {EPOCHS} epochs on the digits, plain `dvc repro` | {spread(bare)} |"

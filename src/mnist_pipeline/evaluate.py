@@ -13,6 +13,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import torch
+from joblib import cpu_count
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
@@ -36,7 +37,7 @@ from mnist_pipeline.files import (
 from mnist_pipeline.mnist import CLASSES, TEST_IMAGES, TEST_LABELS
 from mnist_pipeline.model import predict, read_weights
 from mnist_pipeline.new_images import read_new
-from mnist_pipeline.parallel import MachineParams, Workers, cores
+from mnist_pipeline.parallel import MachineParams, Workers
 from mnist_pipeline.params import load_params
 
 ECE_BINS = 15
@@ -50,7 +51,7 @@ class EvaluateParams(Record):
 def main() -> None:
     params = load_params("evaluate", EvaluateParams)
     device = runtime.start(load_params("runtime", RuntimeParams))
-    workers = Workers(load_params("machine", MachineParams).threads or cores())
+    workers = Workers(load_params("machine", MachineParams).threads or cpu_count())
     images, labels = read_pairs(TEST_IMAGES, TEST_LABELS)
     names, *new = read_new(NEW_TEST)
     new_images, new_labels = map(torch.from_numpy, new)

@@ -5,7 +5,6 @@ The work comes in parts, each computed by one thread. Sums over parts follow one
 finishes the tree.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -95,10 +94,3 @@ def reach(exchange: Callable[..., Any], *arguments: Any) -> None:
         time.sleep(2)
         what = "another process of this training is gone or does not answer"
         raise InputError(f"train: {what}; dvc repro goes on after the last epoch") from error
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -15,6 +15,7 @@ from datetime import timedelta
 
 import psutil
 import torch
+from joblib import cpu_count
 from torch import distributed
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -23,7 +24,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from mnist_pipeline.files import InputError
 from mnist_pipeline.leash import leashed
-from mnist_pipeline.parallel import MachineParams, Workers, cores, reach
+from mnist_pipeline.parallel import MachineParams, Workers, reach
 
 PATIENCE = 20  # seconds that a process waits for another one
 GRACE = 5  # seconds that a process has to end when another one has failed
@@ -81,7 +82,7 @@ def join(device: torch.device, params: MachineParams) -> tuple[torch.device, Wor
     Raises InputError where one does not answer.
     """
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    threads = max(1, (params.threads or cores()) // local)
+    threads = max(1, (params.threads or cpu_count()) // local)
     if device.type != "cpu":
         threads = 1  # an accelerator does one thing at a time
     if not started_by_torchrun():

@@ -6,9 +6,9 @@ import pytest
 import torch
 from test_train import noise, training
 
-from mnist_pipeline import parallel
+from mnist_pipeline import parallel, ranks
 from mnist_pipeline.files import InputError
-from mnist_pipeline.parallel import Workers, add_by_tree
+from mnist_pipeline.parallel import MachineParams, Workers, add_by_tree
 
 
 def test_threads_share_the_work_and_keep_its_order():
@@ -68,6 +68,13 @@ def test_parts_add_up_to_the_whole_batchs_gradient(monkeypatch, size, micro_batc
         run.step(images, labels, (1, 0))
         gradients.append(torch.cat([each.grad.flatten() for each in run.net.parameters()]))
     torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-14)
+
+
+def test_no_more_threads_than_cores_that_may_be_used(monkeypatch):
+    """A container on a large machine may use few of its cores; here a variable says how many."""
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+    _, workers = ranks.join(torch.device("cpu"), MachineParams(threads=0, processes=1))
+    assert workers.threads == 1
 
 
 def test_the_number_of_threads_shows_in_no_bit():
