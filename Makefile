@@ -9,6 +9,8 @@ SHELL := bash
 # DVC starts each stage with the first python on PATH.
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PYTHONPATH := src
+# It would hide flows, which lies in this folder.
+unexport PYTHONSAFEPATH
 
 .PHONY: help setup run test test-slow lint audit audit-short report noise matrix \
   bench bench-retraining bench-pictures bench-corrections predict app collect versions rollback search schedule lock

@@ -143,6 +143,14 @@ def test_make_leaves_every_command_to_the_shell(tmp_path):
     assert "\npython -m mnist_pipeline report " in (tmp_path / "commands").read_text()
 
 
+def test_make_finds_the_flows_where_python_hides_this_folder():
+    """PYTHONSAFEPATH, which may be set in somebody's shell, keeps this folder off the path."""
+    words = ["make", "search", "GRID={"]
+    careful = os.environ | {"PYTHONSAFEPATH": "1"}
+    done = subprocess.run(words, cwd=ROOT, env=careful, capture_output=True, text=True, check=False)
+    assert "error: grid: expected JSON" in done.stderr
+
+
 @pytest.mark.parametrize("version", ["(3, 10, 9)", "(3, 15, 0)"])
 def test_setup_refuses_a_python_that_the_lock_does_not_fit(tmp_path, version):
     """One line that says which ones fit, and no environment is begun."""

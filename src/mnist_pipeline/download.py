@@ -5,6 +5,7 @@ PYTHONPATH=src python -m mnist_pipeline download
 
 import logging
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -60,9 +61,10 @@ def fetch(name: str, folder: Path, sources: list[str]) -> None:
     pooch.get_logger().setLevel(logging.WARNING)
     faults = []
     for source in sources:
+        shown = re.sub("//[^/]*@", "//", source)  # no password in a log
         web = source.startswith(("http://", "https://"))
         if not web and not os.access(Path(source) / name, os.R_OK):
-            faults.append(f"{source} (no such file, or not readable)")
+            faults.append(f"{shown} (no such file, or not readable)")
             continue
         try:
             pooch.create(
@@ -73,7 +75,7 @@ def fetch(name: str, folder: Path, sources: list[str]) -> None:
             ).fetch(name, downloader=_from_web() if web else _from_folder)
             return
         except (requests.RequestException, ValueError) as error:
-            faults.append(f"{source} ({_reason(error)})")
+            faults.append(f"{shown} ({_reason(error)})")
         except OSError as error:
             what = f"cannot be written: {error.strerror}"
             raise OSError(error.errno, what, str(folder / name)) from error

@@ -174,10 +174,14 @@ def test_a_faulty_mirror_is_passed_over(fault, mirror, tmp_path):
 
 
 def test_all_mirrors_are_named_in_the_error(mirror, tmp_path, pauses):
-    """One line lists them in order, each with its fault, after three attempts in 1 s and 2 s."""
+    """One line lists them in order, each with its fault, after three attempts in 1 s and 2 s.
+
+    A password in an address stays out of it.
+    """
     first, second = mirror(missing), mirror(wrong)
+    sources = [first.url.replace("//", "//somebody:secret@"), second.url]
     with pytest.raises(InputError) as caught:
-        download.fetch(NAME, tmp_path, [first.url, second.url])
+        download.fetch(NAME, tmp_path, sources)
     assert f"{first.url} (status 404); {second.url} (wrong bytes)" in str(caught.value)
     assert first.asked_for == second.asked_for == [NAME] * 3
     assert pauses == [1, 2, 1, 2]
