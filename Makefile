@@ -9,6 +9,8 @@ SHELL := bash
 # DVC starts each stage with the first python on PATH.
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PYTHONPATH := src
+# DVC asks for a name, which a container's user may lack.
+export USER ?= somebody
 # It would hide flows, which lies in this folder.
 unexport PYTHONSAFEPATH
 

@@ -134,13 +134,17 @@ def test_every_make_target_is_documented():
 
 
 def test_make_leaves_every_command_to_the_shell(tmp_path):
-    """What macOS's make starts itself, without a shell, it does not look for in the environment."""
+    """What macOS's make starts itself, without a shell, it does not look for in the environment.
+
+    A container's user who has no name gets one, as DVC asks for it.
+    """
     shell = tmp_path / "bash"
-    shell.write_text(f'#!/bin/sh\necho "$2" >>"{tmp_path}/commands"\n')
+    shell.write_text(f'#!/bin/sh\necho "$USER: $2" >>"{tmp_path}/commands"\n')
     shell.chmod(0o755)
-    path = f"{tmp_path}:{os.environ['PATH']}"
-    subprocess.run(["make", "report"], cwd=ROOT, env=os.environ | {"PATH": path}, check=True)
-    assert "\npython -m mnist_pipeline report " in (tmp_path / "commands").read_text()
+    nameless = {name: value for name, value in os.environ.items() if name != "USER"}
+    nameless["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
+    subprocess.run(["make", "report"], cwd=ROOT, env=nameless, check=True)
+    assert "\nsomebody: python -m mnist_pipeline report " in (tmp_path / "commands").read_text()
 
 
 def test_make_finds_the_flows_where_python_hides_this_folder():

@@ -3,6 +3,7 @@
 PYTHONPATH=src python -m mnist_pipeline run
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,11 @@ from mnist_pipeline.params import load_params
 
 EXPERIMENT = "digits"
 DIGITS = Path("build/digits")
+# To DVC, changed files in an experiment are a commit, and this user's git may lack a name for it.
+IDENTITY = {
+    "GIT_COMMITTER_NAME": "mnist_pipeline",
+    "GIT_COMMITTER_EMAIL": "mnist_pipeline@localhost",
+}
 
 
 def main() -> None:
@@ -57,7 +63,7 @@ def run_on_digits() -> None:
 
 def dvc(*words: str) -> None:
     """Run dvc; end as it ends where it fails, since it has said why."""
-    status = subprocess.run(["dvc", *words], check=False).returncode
+    status = subprocess.run(["dvc", *words], env=IDENTITY | os.environ, check=False).returncode
     if status != 0:
         sys.exit(status)
 
