@@ -169,6 +169,16 @@ def test_setup_refuses_a_python_that_the_lock_does_not_fit(tmp_path, version):
     assert not (tmp_path / "new").exists()
 
 
+def test_setup_says_that_an_environments_python_is_gone(tmp_path):
+    """As after an upgrade of the system, or where a container sees another machine's checkout."""
+    (tmp_path / "pyvenv.cfg").write_text("")
+    (tmp_path / "requirements.lock").write_text((ROOT / "requirements.lock").read_text())
+    words = ["make", "--no-print-directory", "setup", f"VENV={tmp_path}"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    said = f"error: {tmp_path}: its Python is gone: remove it, or name another one by VENV=\n"
+    assert (done.stdout, done.returncode) == (said, 2)
+
+
 def test_links_lead_somewhere():
     """Each relative link of README and of the pages in docs."""
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks/README.md"):
