@@ -23,7 +23,7 @@ help:  ## list these targets
 # The lock limits versions instead of naming what to install, so that a CPU-only torch can go
 # without the CUDA packages. The copy in the environment says what was installed.
 setup:  ## make .venv from requirements.lock, unless that is done
-	@! test -e $(VENV)/pyvenv.cfg || $(VENV)/bin/python -c 'import pip' 2>/dev/null || \
+	@! test -e $(VENV)/requirements.lock || $(VENV)/bin/python -c 'import pip' 2>/dev/null || \
 	  { echo "error: $(VENV): its Python is gone: remove it, or name another one by VENV="; exit 2; }
 	@cmp -s requirements.lock $(VENV)/requirements.lock || { \
 	  $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || \

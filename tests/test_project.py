@@ -149,7 +149,7 @@ def test_make_leaves_every_command_to_the_shell(tmp_path):
 
 def test_make_finds_the_flows_where_python_hides_this_folder():
     """PYTHONSAFEPATH, which may be set in somebody's shell, keeps this folder off the path."""
-    words = ["make", "search", "GRID={"]
+    words = ["make", "--old-file=setup", "search", "GRID={"]  # in the environment of these tests
     careful = os.environ | {"PYTHONSAFEPATH": "1"}
     done = subprocess.run(words, cwd=ROOT, env=careful, capture_output=True, text=True, check=False)
     assert "error: grid: expected JSON" in done.stderr
@@ -171,12 +171,19 @@ def test_setup_refuses_a_python_that_the_lock_does_not_fit(tmp_path, version):
 
 def test_setup_says_that_an_environments_python_is_gone(tmp_path):
     """As after an upgrade of the system, or where a container sees another machine's checkout."""
-    (tmp_path / "pyvenv.cfg").write_text("")
-    (tmp_path / "requirements.lock").write_text((ROOT / "requirements.lock").read_text())
+    (tmp_path / "requirements.lock").touch()  # it was set up once
     words = ["make", "--no-print-directory", "setup", f"VENV={tmp_path}"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     said = f"error: {tmp_path}: its Python is gone: remove it, or name another one by VENV=\n"
     assert (done.stdout, done.returncode) == (said, 2)
+
+
+def test_setup_goes_on_with_an_environment_that_was_begun(tmp_path):
+    """As after Ctrl-C, or where Debian's python3-venv was missing: it comes to the next step."""
+    (tmp_path / "pyvenv.cfg").touch()
+    words = ["make", "--no-print-directory", "setup", f"VENV={tmp_path}", "PYTHON=false"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("error: false: expected Python 3.11 to 3.14")
 
 
 def test_links_lead_somewhere():

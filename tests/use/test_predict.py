@@ -68,7 +68,8 @@ def test_other_models(pictures, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["predict", "seven.png", "--model", "notes.txt"])
     assert refusal(predict.main, capsys).startswith("notes.txt: expected an ONNX file of save")
     monkeypatch.setattr(sys, "argv", ["predict", "seven.png", "--model", "none.onnx"])
-    said = "none.onnx: expected an ONNX file of save, found none; make run writes one"
+    said = "none.onnx: expected an ONNX file of save, found none; "
+    said += "make run writes one (of digits: in build/digits)"
     assert refusal(predict.main, capsys) == said
 
 

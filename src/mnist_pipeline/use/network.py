@@ -60,8 +60,9 @@ def choose(options: argparse.Namespace) -> Network:
         options.stage = options.stage or versions.PROD
     if not (options.stage or options.version):
         if not options.model.exists():
-            expected = "expected an ONNX file of save, found none; make run writes one"
-            raise InputError(f"{options.model}: {expected}")
+            advice = "make run writes one (of digits: in build/digits)"
+            expected = "expected an ONNX file of save, found none"
+            raise InputError(f"{options.model}: {expected}; {advice}")
         return load(options.model.read_bytes(), str(options.model))
     repository = options.repository or "."
     found = versions.find(versions.read_tags(repository), options.stage, options.version)
