@@ -6,6 +6,7 @@ replaces two operations for which that is too little, or too slow.
 """
 
 import os
+import platform
 from typing import Literal
 
 from pydantic import Field
@@ -39,4 +40,10 @@ def choose() -> None:
     if load_params("runtime", RuntimeParams).arithmetic == "portable":
         for name in [name for name in os.environ if name.startswith(LIBRARIES)]:
             del os.environ[name]
-        os.environ |= PORTABLE
+        if on_x86_64():
+            os.environ |= PORTABLE
+
+
+def on_x86_64() -> bool:
+    """Whether portable arithmetic changes anything on this processor."""
+    return platform.machine().lower() in ("x86_64", "amd64")

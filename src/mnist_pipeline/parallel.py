@@ -37,6 +37,8 @@ class Workers:
 
     def map(self, work: Callable[[Item], Done], items: Iterable[Item]) -> list[Done]:
         """The work on each item, by as many threads as there are."""
+        if self.threads == 1:
+            return [work(item) for item in items]
         return list(self.pool.map(work, items))
 
     def own(self, parts: Sequence[Item]) -> Sequence[Item]:

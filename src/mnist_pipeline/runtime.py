@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mnist_pipeline.arithmetic import LIBRARIES, RuntimeParams
+from mnist_pipeline.arithmetic import LIBRARIES, RuntimeParams, on_x86_64
 from mnist_pipeline.files import InputError
 
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # malloc.h
@@ -26,8 +26,8 @@ def start(params: RuntimeParams) -> torch.device:
     found = torch.__version__.split("+")[0]
     if found != params.torch:
         raise InputError(f"params.yaml: runtime.torch: expected {params.torch}, found {found}")
-    intel = platform.machine().lower() in ("x86_64", "amd64")
-    if params.arithmetic == "portable" and intel and not torch.cpu._is_avx2_supported():
+    replaced = params.arithmetic == "portable" and on_x86_64()
+    if replaced and not torch.cpu._is_avx2_supported():
         what = f"portable needs AVX2, which this processor ({processor()}) lacks; native does not"
         raise InputError(f"params.yaml: runtime.arithmetic: {what}")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS: same sums, same bits
@@ -36,7 +36,7 @@ def start(params: RuntimeParams) -> torch.device:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     torch.set_num_threads(1)  # an operation's; parallel.py runs operations side by side
-    if params.arithmetic == "portable" and intel:
+    if replaced:
         for name, kernel in KERNELS.items():
             OVERRIDES.impl(name, kernel, "CPU", allow_override=True)
     _keep_freed_memory()

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.optim import Adadelta
 from torch.optim.lr_scheduler import StepLR
 from tqdm import tqdm
@@ -24,6 +24,7 @@ from mnist_pipeline import ranks, runtime
 from mnist_pipeline.arithmetic import RuntimeParams
 from mnist_pipeline.batches import Data, draw_seed, read_training_data, shuffle
 from mnist_pipeline.checkpoint import Checkpoint
+from mnist_pipeline.cuda_graph import CapturedPart
 from mnist_pipeline.dataset import normalize
 from mnist_pipeline.files import (
     ENVIRONMENT,
@@ -93,6 +94,8 @@ def main() -> None:
         write_weights(WEIGHTS, training.net, provenance)
         write_atomically(HISTORY, table.encode())
         write_atomically(ENVIRONMENT, (json.dumps(environment, indent=2) + "\n").encode())
+    if ranks.started_by_torchrun():
+        distributed.destroy_process_group()  # NCCL would warn
     used = f"processes: {workers.processes}, threads of each: {workers.threads}"
     print(f"Took {time.monotonic() - start:.0f} s; {used}, processor: {runtime.processor()}")
 
@@ -128,6 +131,7 @@ class Training:
         self.working = copy.deepcopy(self.net).bfloat16() if half else self.net
         if half and device.type == "cpu":
             runtime.warn_of_slow_bfloat16()
+        self.captured: dict[tuple[int, int], CapturedPart] = {}  # on a GPU
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that an epoch changes. Random numbers come from (seed, epoch) alone."""
@@ -216,8 +220,19 @@ class Training:
     def gradient(self, part: Part, total: int) -> list[Tensor]:
         """What a part adds to the mean loss over a batch of `total` images, and to its gradient."""
         images, labels, seed = part
+        compute = partial(self.compute, total=total)
+        if self.device.type != "cuda":
+            return compute(images, labels, torch.Generator(self.device).manual_seed(seed))
+        kind = len(images), total
+        if kind not in self.captured:
+            self.captured[kind] = CapturedPart(compute, (images, labels))
+        return self.captured[kind].replay(images, labels, seed)
+
+    def compute(
+        self, images: Tensor, labels: Tensor, dropout: torch.Generator, total: int
+    ) -> list[Tensor]:
+        """The same, with the generator of the dropout instead of its seed."""
         weights = list(self.working.parameters())
-        dropout = torch.Generator(self.device).manual_seed(seed)
         log_probabilities = self.working(normalize(images).to(weights[0].dtype), dropout)
         loss = F.nll_loss(log_probabilities, labels, reduction="sum") / total
         gradients = torch.autograd.grad(loss, weights)  # .backward() would share .grad
