@@ -97,9 +97,13 @@ def _only_this_machine() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _code_of_this_checkout() -> Iterator[None]:
-    """Children run it from any folder: an environment may have been installed for another one."""
+    """Children run it from any folder: an environment may have been installed for another one.
+
+    They compute on the CPU, whose bytes the tests know.
+    """
     patch = pytest.MonkeyPatch()
     patch.setenv("PYTHONPATH", str(ROOT / "src"))
+    patch.setenv("CUDA_VISIBLE_DEVICES", "")
     yield
     patch.undo()
 

@@ -8,6 +8,10 @@ import pytest
 from conftest import dvc, git
 from pets import commit, edit, make_project, write
 
+DEVICE = """
+gpu = os.environ.get("CUDA_VISIBLE_DEVICES") != ""
+Path("metrics/environment.json").write_text('{"device": "%s"}' % ("cuda" if gpu else "cpu"))
+"""
 FRESH = """
 import subprocess
 cache = Path(subprocess.check_output(["dvc", "cache", "dir"], text=True).strip())
@@ -57,6 +61,16 @@ def test_equal_bytes_are_told(repo):
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("Equal: dvc.lock and metrics/ have the bytes of the commit.\n")
     assert done.stdout.count("Running stage 'train'") == 1  # though the cache here has it
+
+
+def test_a_result_of_the_cpu_is_reproduced_there(repo, monkeypatch):
+    """Also on a machine with a GPU, which `runtime.device: auto` would take."""
+    edit(repo, "src/train.py", 'Path("metrics/environment.json").write_text("{}")', DEVICE)
+    edit(repo, "src/train.py", "from pathlib", "import os\nfrom pathlib")
+    assert dvc(repo, "repro", CUDA_VISIBLE_DEVICES="").returncode == 0
+    commit(repo)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert audit(repo).returncode == 0
 
 
 @pytest.mark.parametrize("status", [0, 1])

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mnist_pipeline.files import ENVIRONMENT, InputError
+from mnist_pipeline.files import ENVIRONMENT, InputError, parse_json, read_text
 from mnist_pipeline.leash import leashed
 from mnist_pipeline.review.git import clone, git
 from mnist_pipeline.review.result import LOCK
@@ -50,10 +50,16 @@ def short_run(folder: Path) -> Path:
 
 
 def reproduce(folder: Path, *words: str) -> None:
-    """Run a clone's stages with `dvc repro` or `dvc exp run`; InputError where one fails."""
+    """Run a clone's stages with `dvc repro` or `dvc exp run`; InputError where one fails.
+
+    A result that its environment.json says was computed on the CPU is computed there again.
+    """
     environment = dict(os.environ)
     if Path(mirror := environment.get("MNIST_MIRROR", "missing")).is_dir():
         environment["MNIST_MIRROR"] = str(Path(mirror).resolve())
+    record = folder / ENVIRONMENT
+    if record.exists() and parse_json(read_text(record), str(ENVIRONMENT)).get("device") == "cpu":
+        environment["CUDA_VISIBLE_DEVICES"] = ""  # runtime.device: auto would take a GPU
     command = leashed("dvc", *words)
     status = subprocess.run(command, cwd=folder, env=environment, check=False).returncode
     if status != 0:
