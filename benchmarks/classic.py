@@ -48,6 +48,8 @@ def loaders(root: Path) -> tuple[DataLoader, DataLoader]:
 
 def step(net: Net, data: Tensor, target: Tensor, optimizer: Optimizer) -> Tensor:
     """One step of training; the batch's loss."""
+    device = next(net.parameters()).device
+    data, target = data.to(device), target.to(device)
     optimizer.zero_grad()
     loss = F.nll_loss(net(data), target)
     loss.backward()
@@ -58,9 +60,11 @@ def step(net: Net, data: Tensor, target: Tensor, optimizer: Optimizer) -> Tensor
 def test(net: Net, loader: DataLoader) -> int:
     """How many test images the network reads right."""
     net.eval()
+    device = next(net.parameters()).device
     correct, loss = 0, 0.0
     with torch.no_grad():
-        for data, target in loader:
+        for images, labels in loader:
+            data, target = images.to(device), labels.to(device)
             output = net(data)
             loss += F.nll_loss(output, target, reduction="sum").item()
             pred = output.argmax(dim=1, keepdim=True)
