@@ -20,6 +20,7 @@ def test_threads_share_the_work_and_keep_its_order():
         return -item
 
     assert Workers(threads=2).map(work, [3, 1]) == [-3, -1]
+    assert Workers(threads=1).map(abs, [-3, 1]) == [3, 1]
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
