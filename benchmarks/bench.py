@@ -51,7 +51,7 @@ def classic_train() -> float:
 
     with mnist_for_torchvision() as root:
         training, _ = classic.loaders(root)
-        net = classic.Net().to(accelerator())
+        net = classic.Net().to(runtime.find_device("auto"))
         optimizer = torch.optim.Adadelta(net.parameters(), lr=1.0)
         net.train()
         for number, (data, target) in enumerate(training):
@@ -105,7 +105,7 @@ def classic_test() -> float:
     with mnist_for_torchvision() as root:
         _, test = classic.loaders(root)
         begin = time.perf_counter()
-        classic.test(classic.Net().to(accelerator()), test)
+        classic.test(classic.Net().to(runtime.find_device("auto")), test)
         return len(test.dataset) / (time.perf_counter() - begin)
 
 
@@ -140,7 +140,7 @@ def classic_whole() -> float:
     begin = time.perf_counter()
     with mnist_for_torchvision() as root:
         training, test = classic.loaders(root)
-        net = classic.Net().to(accelerator())
+        net = classic.Net().to(runtime.find_device("auto"))
         optimizer = torch.optim.Adadelta(net.parameters(), lr=1.0)
         for _ in range(EPOCHS):
             net.train()
@@ -214,11 +214,6 @@ def start() -> torch.device:
     version = torch.__version__.split("+")[0]
     arithmetic: Any = "portable" if PORTABLE.items() <= os.environ.items() else "native"
     return runtime.start(RuntimeParams(device="auto", arithmetic=arithmetic, torch=version))
-
-
-def accelerator() -> torch.device:
-    """Where the classic program computes, as `runtime.device: auto` chooses for this project."""
-    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 class mnist_for_torchvision:  # noqa: N801 (used like a function)

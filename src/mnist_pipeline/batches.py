@@ -12,6 +12,8 @@ from mnist_pipeline.files import NEW_TRAIN, InputError
 from mnist_pipeline.mnist import TRAIN_IMAGES, TRAIN_LABELS
 from mnist_pipeline.new_images import read_new
 
+Part = tuple[Tensor, Tensor, torch.Generator]  # images, labels, what the dropout draws from
+
 
 class Data(NamedTuple):
     """What a training learns from, and what it validates on."""

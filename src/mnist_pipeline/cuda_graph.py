@@ -1,6 +1,6 @@
-"""A part's work as a CUDA graph: captured once, then replayed by one call.
+"""A part's gradient as a CUDA graph: captured once, then replayed by one call.
 
-A part is about 70 small kernels. Launched one by one, they take the host longer than the GPU.
+Its kernels are small. Launched one by one, they take the host longer than the GPU.
 Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 """
 
@@ -9,28 +9,46 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
+from mnist_pipeline.batches import Part
 
-class CapturedPart:
-    """Computes the gradient of a part; every part has as many images as the first one."""
+
+class CapturedGradient:
+    """A function that computes a part's gradient, with a graph for each size of part and batch."""
+
+    def __init__(self, compute: Callable[[Part, int], list[Tensor]]) -> None:
+        """`compute` takes a part that lies on the GPU, and the number of images of its batch."""
+        self.compute = compute
+        self.graphs: dict[tuple[int, int], Graph] = {}
+
+    def __call__(self, part: Part, total: int) -> list[Tensor]:
+        """What `compute` returns."""
+        size = len(part[0]), total
+        if size not in self.graphs:
+            self.graphs[size] = Graph(self.compute, part, total)
+        return self.graphs[size].replay(part)
+
+
+class Graph:
+    """The work on parts of one size."""
 
     def __init__(
-        self, compute: Callable[[Tensor, Tensor, Generator], list[Tensor]], part: tuple[Tensor, ...]
+        self, compute: Callable[[Part, int], list[Tensor]], part: Part, total: int
     ) -> None:
-        """`compute` takes images, labels and the dropout's generator, all on the GPU."""
-        self.images, self.labels = (tensor.clone() for tensor in part)
-        self.dropout = Generator(self.images.device)
+        images, labels, _ = part
+        self.part = images.clone(), labels.clone(), Generator(images.device)
         self.graph = torch.cuda.CUDAGraph()
-        self.graph.register_generator_state(self.dropout)
-        compute(self.images, self.labels, self.dropout)  # the libraries set themselves up
-        with torch.cuda.device(self.images.device), torch.cuda.graph(self.graph):
-            self.gradients = compute(self.images, self.labels, self.dropout)
+        self.graph.register_generator_state(self.part[2])
+        compute(self.part, total)  # the libraries set themselves up
+        with torch.cuda.device(images.device), torch.cuda.graph(self.graph):
+            self.result = compute(self.part, total)
         # torch before 2.13 writes a seed when it captures, on another stream: replay's comes after.
-        torch.cuda.synchronize(self.images.device)
+        torch.cuda.synchronize(images.device)
 
-    def replay(self, images: Tensor, labels: Tensor, seed: int) -> list[Tensor]:
-        """The same work on other images, with a dropout of their own."""
-        self.images.copy_(images)
-        self.labels.copy_(labels)
-        self.dropout.manual_seed(seed)
+    def replay(self, part: Part) -> list[Tensor]:
+        """The same work on another part."""
+        images, labels, dropout = self.part
+        images.copy_(part[0])
+        labels.copy_(part[1])
+        dropout.manual_seed(part[2].initial_seed())
         self.graph.replay()
-        return [gradient.clone() for gradient in self.gradients]  # the next replay overwrites them
+        return [tensor.clone() for tensor in self.result]  # the next replay overwrites it

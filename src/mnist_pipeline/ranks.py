@@ -113,6 +113,12 @@ def meet(backend: str) -> None:
     alarm.cancel()
 
 
+def leave() -> None:
+    """Close the connections to the other processes, where there are some."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()  # NCCL would warn
+
+
 def own_address() -> str:
     """This machine's address on the way to the first process; gloo would go by the host's name."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

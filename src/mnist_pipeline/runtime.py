@@ -40,7 +40,7 @@ def start(params: RuntimeParams) -> torch.device:
         for name, kernel in KERNELS.items():
             OVERRIDES.impl(name, kernel, "CPU", allow_override=True)
     _keep_freed_memory()
-    return _device(params.device)
+    return find_device(params.device)
 
 
 def environment(device: torch.device, arithmetic: str) -> dict[str, str]:
@@ -110,7 +110,11 @@ def _multiply_and_add(
 KERNELS = {"mm": _multiply, "addmm": _multiply_and_add, "sqrt_": _round_roots_correctly}
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """The device of this name; auto is an accelerator where there is one.
+
+    Raises InputError where this machine lacks it.
+    """
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if name == "cpu" or (name == "auto" and accelerator is None):
         return torch.device("cpu")

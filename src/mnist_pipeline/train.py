@@ -15,16 +15,16 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.optim import Adadelta
 from torch.optim.lr_scheduler import StepLR
 from tqdm import tqdm
 
 from mnist_pipeline import ranks, runtime
 from mnist_pipeline.arithmetic import RuntimeParams
-from mnist_pipeline.batches import Data, draw_seed, read_training_data, shuffle
+from mnist_pipeline.batches import Data, Part, draw_seed, read_training_data, shuffle
 from mnist_pipeline.checkpoint import Checkpoint
-from mnist_pipeline.cuda_graph import CapturedPart
+from mnist_pipeline.cuda_graph import CapturedGradient
 from mnist_pipeline.dataset import normalize
 from mnist_pipeline.files import (
     ENVIRONMENT,
@@ -40,7 +40,6 @@ from mnist_pipeline.params import load_params
 
 VALIDATION_BATCH = 250  # images a thread
 
-Part = tuple[Tensor, Tensor, int]  # of a batch: images, labels, and the seed of its dropout
 Row = dict[str, float | None]  # of history.csv
 
 
@@ -94,8 +93,7 @@ def main() -> None:
         write_weights(WEIGHTS, training.net, provenance)
         write_atomically(HISTORY, table.encode())
         write_atomically(ENVIRONMENT, (json.dumps(environment, indent=2) + "\n").encode())
-    if ranks.started_by_torchrun():
-        distributed.destroy_process_group()  # NCCL would warn
+    ranks.leave()
     used = f"processes: {workers.processes}, threads of each: {workers.threads}"
     print(f"Took {time.monotonic() - start:.0f} s; {used}, processor: {runtime.processor()}")
 
@@ -131,7 +129,8 @@ class Training:
         self.working = copy.deepcopy(self.net).bfloat16() if half else self.net
         if half and device.type == "cpu":
             runtime.warn_of_slow_bfloat16()
-        self.captured: dict[tuple[int, int], CapturedPart] = {}  # on a GPU
+        on_cuda = device.type == "cuda"
+        self.gradient = CapturedGradient(self.compute) if on_cuda else self.compute
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that an epoch changes. Random numbers come from (seed, epoch) alone."""
@@ -208,8 +207,9 @@ class Training:
                 torch._foreach_copy_(list(self.working.parameters()), list(self.net.parameters()))
         count = self.params.micro_batches
         seeds = [draw_seed(self.params.seed, *when, part) for part in range(count)]
+        dropouts = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
         cut = (each.tensor_split(count) for each in (images, labels))
-        parts = list(zip(*cut, seeds, strict=True))
+        parts = list(zip(*cut, dropouts, strict=True))
         share = partial(self.gradient, total=len(images))
         loss, *gradients = self.workers.add(self.workers.map(share, self.workers.own(parts)))
         for parameter, gradient in zip(self.net.parameters(), gradients, strict=True):
@@ -217,21 +217,9 @@ class Training:
         self.optimizer.step()
         return loss  # not .item(): an accelerator would have to wait
 
-    def gradient(self, part: Part, total: int) -> list[Tensor]:
+    def compute(self, part: Part, total: int) -> list[Tensor]:
         """What a part adds to the mean loss over a batch of `total` images, and to its gradient."""
-        images, labels, seed = part
-        compute = partial(self.compute, total=total)
-        if self.device.type != "cuda":
-            return compute(images, labels, torch.Generator(self.device).manual_seed(seed))
-        kind = len(images), total
-        if kind not in self.captured:
-            self.captured[kind] = CapturedPart(compute, (images, labels))
-        return self.captured[kind].replay(images, labels, seed)
-
-    def compute(
-        self, images: Tensor, labels: Tensor, dropout: torch.Generator, total: int
-    ) -> list[Tensor]:
-        """The same, with the generator of the dropout instead of its seed."""
+        images, labels, dropout = part
         weights = list(self.working.parameters())
         log_probabilities = self.working(normalize(images).to(weights[0].dtype), dropout)
         loss = F.nll_loss(log_probabilities, labels, reduction="sum") / total

@@ -21,8 +21,8 @@ def test_a_replay_gives_the_bits_of_kernels_launched_one_by_one(monkeypatch, pre
         images = torch.randint(256, (size, 28, 28), dtype=torch.uint8, device=device)
         labels = torch.randint(10, (size,), device=device)
         dropout = torch.Generator(device).manual_seed(seed)
-        expected = run.compute(images, labels, dropout, total=64)
-        found = run.gradient((images, labels, seed), total=64)
+        found = run.gradient((images, labels, dropout), total=64)
+        expected = run.compute((images, labels, dropout), total=64)
         assert all(map(torch.equal, found, expected))
         with torch.no_grad():
             torch._foreach_add_(list(run.working.parameters()), 0.01)

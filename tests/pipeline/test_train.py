@@ -74,8 +74,7 @@ def test_an_epoch_depends_on_seed_and_epoch_alone(monkeypatch):
 
         def gradient(part: train.Part, total: int) -> list[Tensor]:
             order.extend(part[0][:, 0, 0].tolist())
-            generator = torch.Generator().manual_seed(part[2])
-            drawn.append(torch.rand((), generator=generator).item())
+            drawn.append(torch.rand((), generator=part[2]).item())
             return [torch.zeros(()), *map(torch.zeros_like, run.net.parameters())]
 
         run = training(seed=seed, threads=1)

@@ -38,7 +38,8 @@ def train_a_part() -> None:
     print(torch.cpu.get_capabilities()["cpu_name"])
     for seed in (1, 2):
         training.net.train()
-        loss, *gradients = training.gradient((images, labels, seed), count)
+        dropout = torch.Generator().manual_seed(seed)
+        loss, *gradients = training.compute((images, labels, dropout), count)
         for parameter, gradient in zip(training.net.parameters(), gradients, strict=True):
             parameter.grad = gradient
         training.optimizer.step()
