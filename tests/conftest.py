@@ -35,12 +35,17 @@ STRANGE_GIT = """
     gpgSign = true
 [core]
     autocrlf = true
+    excludesFile = {1}
 [diff]
     external = false
 [gpg]
     program = false
 [init]
-    templateDir = {}
+    templateDir = {0}
+[log]
+    showSignature = true
+[status]
+    showUntrackedFiles = no
 [user]
     useConfigOnly = true
 """
@@ -59,14 +64,16 @@ def _no_dvc_of_ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _strange_git(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Git of a nameless user who signs, likes colours, and whose hooks refuse."""
-    template, config = (tmp_path_factory.mktemp("git") / name for name in ("template", "config"))
+    """Git of a nameless user who signs, likes colours, ignores CSV, and whose hooks refuse."""
+    folder = tmp_path_factory.mktemp("git")
+    template, config, ignored = (folder / name for name in ("template", "config", "ignored"))
+    ignored.write_text("*.csv\n")
     for name in ("pre-commit", "post-checkout", "pre-push"):
         hook = template / "hooks" / name
         hook.parent.mkdir(parents=True, exist_ok=True)
         hook.write_text("#!/bin/sh\nexit 1\n")
         hook.chmod(0o755)
-    config.write_text(STRANGE_GIT.format(template))
+    config.write_text(STRANGE_GIT.format(template, ignored))
     patch = pytest.MonkeyPatch()
     patch.setenv("GIT_CONFIG_GLOBAL", str(config))
     yield

@@ -223,7 +223,7 @@ def test_stale_lock_is_said_first():
 def test_first_line_says_both_things(verdict, start, spread, words):
     """What holds for these weights, and whether another seed would do as much."""
     line, *_ = render(report(verdict=verdict, spread=spread)).splitlines()
-    assert line == f"{start} (13 fixed, 27 broken, p = 0.038), {words}"
+    assert line == f"{start} (13 fixed, 27 broken, p = 0.0385), {words}"
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_sentences_need_no_statistics():
     text = render(report(spread=spread(0.0015)))
     for sentence in [
         "The models disagree on 40 of 10,000 test images: this change fixes 13 and breaks 27.",
-        "would come up 4 times in 100 (exact McNemar test, p = 0.038).",
+        "would come up 4 times in 100 (exact McNemar test, p = 0.0385).",
         "The accuracy changes by −0.14 percentage points on these images.",
         "anything from −0.25 to −0.01 (95% confidence interval).",
         "To be evidence of a difference (p < 0.05), at least 27 of the 40 must go the same way.",

@@ -36,7 +36,7 @@ def main() -> None:
 
 def warn_of_changes(work: str) -> None:
     """The work is on a commit: say so where the checkout has more than that."""
-    if git(Path(), "status", "--porcelain"):
+    if git(Path(), "status", "--porcelain", "--untracked-files=normal"):
         print(f"warning: uncommitted changes are not part of {work}", file=sys.stderr)
 
 

@@ -88,7 +88,7 @@ def verdict(report: Report) -> str:
     if found is None:
         return f"**{word}**: {code(report.reason, 200)}"
     line = f"**{word} {'between' if word.startswith('No') else 'in'} these weights**"
-    line += f" ({found.fixed:,} fixed, {found.broken:,} broken, p = {found.p_value:.2g})"
+    line += f" ({found.fixed:,} fixed, {found.broken:,} broken, p = {found.p_value:.3g})"
     if report.spread is None:
         return f"{line}, seed-to-seed spread of this configuration not measured (`make noise`)"
     beyond = abs(found.fixed - found.broken) / found.total > report.spread.reach
@@ -104,7 +104,7 @@ def explain(found: Evidence, spread: Spread | None) -> list[str]:
     counts = (
         f"The models disagree on {differ:,} of {total}: this change fixes {found.fixed:,} and"
         f" breaks {found.broken:,}. If the change did nothing, a split this uneven would come up"
-        f" {often(found.p_value)} (exact McNemar test, p = {found.p_value:.2g})."
+        f" {often(found.p_value)} (exact McNemar test, p = {found.p_value:.3g})."
     )
     size = (
         f"The accuracy changes by {points((found.fixed - found.broken) / found.total)} percentage"
@@ -120,7 +120,7 @@ def explain(found: Evidence, spread: Spread | None) -> list[str]:
 
 def explain_new(new: NewImages) -> list[str]:
     """The verdict on the new test images, and how many images were added."""
-    counts = f"{new.fixed:,} fixed, {new.broken:,} broken, p = {new.p_value:.2g}"
+    counts = f"{new.fixed:,} fixed, {new.broken:,} broken, p = {new.p_value:.3g}"
     line = f"**{new.verdict.capitalize()}** on the {new.known:,} new test images that both know"
     added = f"New images added: {new.to_train:,} to train with, {new.to_test:,} to test with."
     rows = [[Path(name).name[:1], name] for name in new.added]
