@@ -40,7 +40,7 @@ def test_without_a_mirror_the_digits_run(project):
 
     A file is changed, which DVC commits for the experiment.
     """
-    set_params(train={"epochs": 10})
+    set_params(train={"epochs": 2})
     done = make_run(project)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "error: train-images-idx3-ubyte.gz: expected MNIST's file at a mirror" in done.stderr
