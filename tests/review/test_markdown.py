@@ -227,17 +227,18 @@ def test_first_line_says_both_things(verdict, start, spread, words):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "shift"),
-    [(64, 256, "+192"), (9907, 8642, "−1,265"), (0.5, 0.25, "−0.25"), (False, True, "–")],
+    ("old", "new", "better", "shift"),
+    [
+        (64, 256, None, "`+192`"),
+        (9907, 8642, False, "`−1,265, worse`"),
+        (0.5, 0.25, True, "`−0.25, better`"),
+        (False, True, None, "–"),
+    ],
 )
-def test_changes_are_as_exact_as_the_values(old, new, shift):
-    """Whole numbers to the last digit; a truth has no difference."""
-    change = Change(file="a", name="b", old=old, new=new)
-    assert (
-        render(report(changes=[change]))
-        .strip()
-        .endswith(f"| {f'`{shift}`' if shift != '–' else shift} |")
-    )
+def test_changes_are_as_exact_as_the_values(old, new, better, shift):
+    """Whole numbers to the last digit, and for better or worse; a truth has no difference."""
+    change = Change(file="a", name="b", old=old, new=new, better=better)
+    assert render(report(changes=[change])).strip().endswith(f"| {shift} |")
 
 
 def test_sentences_need_no_statistics():
