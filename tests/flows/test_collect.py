@@ -60,7 +60,7 @@ def test_one_commit_a_day(origin):
     assert (branch[:7], what) == ("images/", "10 images")
     assert proposed(origin, branch) == names(*range(10))
     correct(10)
-    assert empty(origin) == f"{branch}: 1 images"
+    assert collect.collect.fn(str(origin)).message == f"{branch}: 1 images"
     assert proposed(origin, branch) == names(*range(11))
     assert git(origin, "rev-parse", "main") == main
     assert git(origin, "rev-list", "--count", f"main..{branch}") == "2\n"
@@ -126,6 +126,20 @@ def test_two_collectors(origin, monkeypatch):
     assert others[1].endswith(": 2 images")
     assert proposed(origin, others[1].partition(":")[0]) == names(1, 2)
     assert waiting() == 0
+
+
+def test_others_always_push_first(origin, monkeypatch):
+    """After three attempts it ends as Refused, and the spool stays."""
+
+    def moved(*_):
+        raise InputError("git push: fetch first")
+
+    monkeypatch.setattr(collect, "push", moved)
+    correct(1)
+    state = collect.collect.fn(str(origin))
+    assert state.name == "Refused"
+    assert state.message == "somebody else pushed during each of 3 attempts"
+    assert waiting() == 1
 
 
 def test_correction_meanwhile_stays(origin, monkeypatch):
