@@ -52,15 +52,17 @@ def test_label_and_pictures(workspace, monkeypatch, capsys):
 
 
 def test_folder_with_subfolders(workspace, monkeypatch, capsys):
-    """The subfolder is the label; what is no picture is refused by name."""
+    """The subfolder is the label; no picture, and one under two labels, is refused by name."""
     draw(workspace / "all/7/a.png", 12)
+    draw(workspace / "all/9/again.png", 12)
     draw(workspace / "all/3/b.png", 14)
     (workspace / "all/3/notes.txt").write_text("three")
     (workspace / "all/3/.DS_Store").write_text("a file manager's")
     assert run(monkeypatch, workspace / "all") == 2
     assert {name[0] for name in added()} == {"3", "7"}
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "all/3/notes.txt: expected a picture" in line
+    no_picture, again = capsys.readouterr().err.splitlines()
+    assert "all/3/notes.txt: expected a picture" in no_picture
+    assert "all/9/again.png: expected a new image, found it in data/new/" in again
 
 
 def test_mnists_own_images_are_refused(workspace, monkeypatch, capsys):
