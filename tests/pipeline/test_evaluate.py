@@ -41,10 +41,10 @@ def test_metrics_by_hand():
 
 
 def test_calibration_error_by_hand():
-    """|0.95 - 0.5| in a bin of two images and |0.6 - 1| in one of one, weighted by size."""
-    probabilities = answers((0, 0.95), (0, 0.95), (0, 0.6))
+    """|0.931 - 1| below 14/15, and |0.935 + 0.99 - 1| above it, over three images."""
+    probabilities = answers((0, 0.931), (0, 0.935), (0, 0.99))
     error = evaluate.expected_calibration_error(probabilities, np.array([0, 1, 0]))
-    assert error == pytest.approx((2 * 0.45 + 0.4) / 3)
+    assert error == pytest.approx((0.069 + 0.925) / 3)
 
 
 def test_errors_are_listed_by_index():
