@@ -88,7 +88,8 @@ def table(folder: Path) -> str:
     lines = []
     for version in reversed(tags.versions):
         accuracy = parse_metrics(git(folder, "show", f"{version.commit}:{METRICS}")).accuracy
-        date = git(folder, "show", "--no-patch", "--format=%cs", version.commit).strip()
+        tag = f"refs/tags/{ARTIFACT}@{version.name}"  # not git show, which may show signatures
+        date = git(folder, "for-each-ref", "--format=%(*committerdate:short)", tag).strip()
         mark = PROD if version == tags.in_stage(PROD) else ""
         lines.append(f"{version.name:10}{accuracy:8.2%}  {date}  {version.commit[:7]}  {mark}")
     return "\n".join(lines) or f"no version of {ARTIFACT} yet"

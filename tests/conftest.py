@@ -42,8 +42,6 @@ STRANGE_GIT = """
     program = false
 [init]
     templateDir = {0}
-[log]
-    showSignature = true
 [status]
     showUntrackedFiles = no
 [user]

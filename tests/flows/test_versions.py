@@ -118,6 +118,6 @@ def test_table(origin):
     roll_back(origin)
     with clones.temporary_clone(str(origin), "main") as folder:
         newer, older = versions.table(folder).splitlines()
-    commit = git(origin, "rev-parse", "--short=7", "main").strip()
-    assert newer.split()[:2] + newer.split()[3:] == ["v1.0.1", "99.80%", commit]
+    date, commit = git(origin, "log", "-1", "--format=%cs %h", "--abbrev=7", "main").split()
+    assert newer.split() == ["v1.0.1", "99.80%", date, commit]
     assert older.split()[:2] + older.split()[4:] == ["v1.0.0", "99.20%", "prod"]

@@ -41,10 +41,10 @@ def test_metrics_by_hand():
 
 
 def test_calibration_error_by_hand():
-    """|0.931 - 1| below 14/15, and |0.935 + 0.99 - 1| above it, over three images."""
-    probabilities = answers((0, 0.931), (0, 0.935), (0, 0.99))
-    error = evaluate.expected_calibration_error(probabilities, np.array([0, 1, 0]))
-    assert error == pytest.approx((0.069 + 0.925) / 3)
+    """Fifteen bins, weighted by size: two images above 14/15, one below it, one far below."""
+    probabilities = answers((0, 0.99), (0, 0.935), (0, 0.931), (0, 0.6))
+    error = evaluate.expected_calibration_error(probabilities, np.array([0, 1, 0, 0]))
+    assert error == pytest.approx((abs(0.99 + 0.935 - 1) + abs(0.931 - 1) + abs(0.6 - 1)) / 4)
 
 
 def test_errors_are_listed_by_index():

@@ -16,7 +16,6 @@ CLONE = (  # a clone's configuration, whatever this user's is: nobody is there t
     "commit.gpgSign=false",
     "tag.gpgSign=false",
     "core.autocrlf=false",
-    "log.showSignature=false",
     "status.showUntrackedFiles=normal",
     f"core.excludesFile={os.devnull}",
     f"core.hooksPath={os.devnull}",
