@@ -28,13 +28,13 @@ def main() -> None:
     """Run what the command line names; only what that needs is imported."""
     name, *words = sys.argv[1:] or ["--help"]
     known = commands()
-    if name in ("--help", "-h"):
-        print("usage: python -m mnist_pipeline NAME\n")
-        print("\n".join(f"  {each:12}{does}" for each, (_, does) in known.items()))
-        return
     sys.argv = [f"python -m mnist_pipeline {name}", *words]  # for argparse
     with one_line_errors():
-        call(name, known)
+        if name in ("--help", "-h"):
+            print("usage: python -m mnist_pipeline NAME\n")
+            print("\n".join(f"  {each:12}{does}" for each, (_, does) in known.items()))
+        else:
+            call(name, known)
 
 
 def commands() -> dict[str, tuple[str, str]]:
@@ -70,6 +70,9 @@ def one_line_errors() -> Iterator[None]:
         yield
     except InputError as error:
         message = str(error)
+    except BrokenPipeError:  # head, say, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left to print
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:  # a missing file, a read-only folder, a full disk
         message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     except KeyboardInterrupt:

@@ -56,13 +56,10 @@ def main() -> None:
     names, *new = read_new(NEW_TEST)
     new_images, new_labels = map(torch.from_numpy, new)
     net, provenance = read_weights(WEIGHTS)
-
-    def answer(images: Tensor) -> Tensor:
-        """Probabilities (N, 10)."""
-        answers = predict(net.to(device), images.to(device), params.batch_size, workers)
-        return answers.double().softmax(1)
-
-    probabilities, new_probabilities = answer(images), answer(new_images)
+    probabilities, new_probabilities = (
+        predict(net.to(device), some.to(device), params.batch_size, workers).double().softmax(1)
+        for some in (images, new_images)
+    )
     metrics = score(probabilities.numpy(), labels.numpy()) | {"dry_run": provenance.dry_run}
     errors = misclassified(probabilities, labels)
     new_answers = answers(new_probabilities, new_labels, name=names)

@@ -82,9 +82,9 @@ def describe(parameters: dict[str, Any], new: list[str]) -> Provenance:
     data = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
     if new:
         data[f"{NEW_TRAIN}: {len(new)} images"] = hashlib.sha256("".join(new).encode()).hexdigest()
-    else:
-        del parameters["new_images_weight"]  # which then changes nothing
-    return Provenance(dry_run=parameters["dry_run"], parameters=parameters, data=data)
+    unused = () if new else ("new_images_weight",)
+    used = {name: value for name, value in parameters.items() if name not in unused}
+    return Provenance(dry_run=parameters["dry_run"], parameters=used, data=data)
 
 
 def predict(net: Net, images: Tensor, batch_size: int, workers: Workers) -> Tensor:

@@ -26,15 +26,8 @@ from mnist_pipeline.batches import Data, Part, draw_seed, read_training_data, sh
 from mnist_pipeline.checkpoint import Checkpoint
 from mnist_pipeline.cuda_graph import CapturedGradient
 from mnist_pipeline.dataset import normalize
-from mnist_pipeline.files import (
-    ENVIRONMENT,
-    HISTORY,
-    WEIGHTS,
-    InputError,
-    Record,
-    write_atomically,
-)
-from mnist_pipeline.model import Net, describe, predict, write_weights
+from mnist_pipeline.files import ENVIRONMENT, HISTORY, WEIGHTS, InputError, Record, write_atomically
+from mnist_pipeline.model import Net, Provenance, describe, predict, write_weights
 from mnist_pipeline.parallel import MachineParams, PowerOfTwo, Workers
 from mnist_pipeline.params import load_params
 
@@ -61,10 +54,8 @@ class LogParams(Record):
 
 
 def main() -> None:
-    params = load_params("train", TrainParams)
-    interval = load_params("log", LogParams).interval
-    platform = load_params("runtime", RuntimeParams)
-    machine = load_params("machine", MachineParams)
+    params, platform = load_params("train", TrainParams), load_params("runtime", RuntimeParams)
+    machine, log = load_params("machine", MachineParams), load_params("log", LogParams)
     processes = ranks.count(machine)
     check_combination(params, platform, processes)
     device = runtime.start(platform)
@@ -78,16 +69,8 @@ def main() -> None:
     start = time.monotonic()
     provenance = describe(params.model_dump(), new)
     environment = runtime.environment(device, platform.arithmetic)
-    # How many epochs there are does not change an epoch: with more, a training goes on.
-    work = provenance.model_dump(exclude={"parameters": {"epochs"}}) | {"environment": environment}
-    checkpoint = Checkpoint(work)
-    if workers.share(checkpoint.key) != checkpoint.key:
-        what = "expected the code, parameters, data and versions of the first process"
-        raise InputError(f"train: process {workers.rank}: {what}, found others")
-
     training = Training(params, device, workers)
-    training.run_epochs(data, interval, checkpoint)
-
+    training.run_epochs(data, log.interval, find_checkpoint(provenance, environment, workers))
     if workers.rank == 0:
         table = pd.DataFrame(training.history).to_csv(index=False, float_format="%.6g")
         write_weights(WEIGHTS, training.net, provenance)
@@ -110,6 +93,22 @@ def check_combination(params: TrainParams, platform: RuntimeParams, processes: i
     if params.precision == "bfloat16" and platform.arithmetic == "portable":
         what = "bfloat16 needs runtime.arithmetic: native, found portable"
         raise InputError(f"params.yaml: train.precision: {what}")
+
+
+def find_checkpoint(
+    provenance: Provenance, environment: dict[str, str], workers: Workers
+) -> Checkpoint:
+    """Where this training keeps its state.
+
+    Raises InputError where another process trains something else than the first one.
+    """
+    # How many epochs there are does not change an epoch: with more, a training goes on.
+    work = provenance.model_dump(exclude={"parameters": {"epochs"}})
+    checkpoint = Checkpoint(work | {"environment": environment})
+    if workers.share(checkpoint.key) != checkpoint.key:
+        what = "expected the code, parameters, data and versions of the first process"
+        raise InputError(f"train: process {workers.rank}: {what}, found others")
+    return checkpoint
 
 
 class Training:

@@ -1,5 +1,6 @@
 """The command line: what it lists, what it runs, and how errors end it."""
 
+import os
 import subprocess
 import sys
 
@@ -65,6 +66,16 @@ def test_interrupt_is_one_word(capsys):
         raise KeyboardInterrupt
     assert end.value.code == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_reader_that_has_read_enough_is_no_fault():
+    """Whoever pipes into head sees no traceback."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    line = [sys.executable, "-m", "mnist_pipeline"]
+    done = subprocess.run(line, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's service is Linux's own")
