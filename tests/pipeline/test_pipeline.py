@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.classic import Net
-from conftest import ROOT, copy_of_project, dvc, fresh_copy, git, set_params
+from conftest import ROOT, copy_of_project, dvc, fresh_copy, git, make_run, set_params
 from ruamel.yaml import YAML
 
 from mnist_pipeline.__main__ import COMPUTING
@@ -268,16 +268,17 @@ def test_dvc_draws_the_plots(twins, tmp_path):
     assert "misclassified.png" in page
 
 
-def test_a_dry_run_is_marked_as_such(twins, tmp_path):
-    """A dry run takes all four stages and passes the gate; metrics and card say what it is."""
-    repo = shutil.copytree(twins[0], tmp_path / "dry")
-    shrink_test_set(repo)
-    set_params(repo, train={"dry_run": True}, save={"min_accuracy": 1.0})
-    result = dvc(repo, "repro")
-    assert result.returncode == 0, result.stdout
-    assert [stage for stage in STAGES if f"Running stage '{stage}'" in result.stdout] == STAGES
-    assert json.loads((repo / "metrics/metrics.json").read_text())["dry_run"] is True
-    assert "A dry run" in (repo / "models/model_card.md").read_text()
+def test_make_run_is_dvc_repro_and_a_summary(twins, tmp_path):
+    """Where the data can be had: in the checkout, and only what has changed runs."""
+    repo = shutil.copytree(twins[0], tmp_path / "repo")
+    set_params(repo, save={"min_accuracy": 0.1})
+    done = make_run(repo)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [stage for stage in STAGES if f"Running stage '{stage}'" in done.stdout] == ["save"]
+    metrics = json.loads((repo / "metrics/metrics.json").read_text())
+    assert f"accuracy  {metrics['accuracy']:.2%} ({metrics['correct']} of 360 " in done.stdout
+    assert "model     models/mnist_cnn.pt, described in models/model_card.md" in done.stdout
+    assert not (repo / "build").exists()
 
 
 # A checkout's own code, though another checkout is the one installed

@@ -2,12 +2,10 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import copy_of_project, git, set_params
+from conftest import copy_of_project, git, make_run, set_params
 
 MIRROR = Path(os.environ.get("MNIST_MIRROR", "missing")).resolve()
 
@@ -21,18 +19,6 @@ def project(tmp_path, monkeypatch):
     set_params(train={"epochs": 1}, save={"min_accuracy": 0})
     git(tmp_path, "commit", "--quiet", "--all", "--message=short")
     return tmp_path
-
-
-def make_run(project) -> subprocess.CompletedProcess[str]:
-    """What make run starts, for somebody without a name in git; DVC's git looks for it in HOME."""
-    return subprocess.run(
-        [sys.executable, "-m", "mnist_pipeline", "run"],
-        cwd=project,
-        env=os.environ | {"PYTHONPATH": "src", "HOME": f"{project}-home"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_without_a_mirror_the_digits_run(project):
@@ -76,14 +62,3 @@ def test_other_faults_of_the_download_are_no_missing_mirror(project, monkeypatch
     assert done.returncode == 255
     assert "dessc" in done.stdout + done.stderr
     assert "digits" not in done.stdout
-
-
-def test_with_mnist_it_is_dvc_repro(project):
-    """Where the data can be had, the four stages run in the checkout, and a summary follows."""
-    set_params(data={"source": "digits"})
-    done = make_run(project)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "accuracy  " in done.stdout
-    assert "model     models/mnist_cnn.pt, described in models/model_card.md" in done.stdout
-    assert (project / "models/mnist_cnn.pt").is_file()
-    assert not (project / "build").exists()

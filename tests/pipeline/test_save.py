@@ -72,6 +72,14 @@ def test_weak_model_is_not_exported(evaluated, capsys):
     assert not CARD.exists()
 
 
+def test_dry_run_is_exported_and_marked(evaluated):
+    """Whatever its accuracy; the card says first what it is."""
+    change_metrics(dry_run=True, accuracy=0.1)
+    save.main()
+    assert MODEL.exists()
+    assert "**A dry run:**" in CARD.read_text()
+
+
 def test_dry_run_does_not_pass_the_finiteness_check(evaluated, capsys):
     """NaN weights are refused whatever the run."""
     change_metrics(dry_run=True)
