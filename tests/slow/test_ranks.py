@@ -16,11 +16,13 @@ from conftest import EPOCHS, dvc, processes_in, set_params
 
 INT, TERM, KILL, STOP = signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGSTOP
 LOST = "dvc repro goes on after the last epoch"
+LATE = "does not answer"
+STAGE = ["-m", "mnist_pipeline", "train"]
 
 CASES = [  # signal, its target (a rank, the stage that started the ranks, dvc), what is said
     (KILL, "1", f"error: train: process 1 of 2 ended with exit status -9; {LOST}"),
     (KILL, "0", f"error: train: process 0 of 2 ended with exit status -9; {LOST}"),
-    (STOP, "1", f"error: train: another process .* is gone or does not answer; {LOST}"),
+    (STOP, "1", f"error: train: another process .* is gone or {LATE}; {LOST}"),
     (TERM, "stage", ""),
     (KILL, "stage", ""),
     (KILL, "dvc", ""),
@@ -84,34 +86,30 @@ def machines() -> Iterator[dict[str, str]]:
     """Two machines as network namespaces, joined by a cable: name and address of each."""
     names = [f"mnist-{os.getpid()}-{number}" for number in (0, 1)]
 
-    def ip(*words: str) -> None:
-        subprocess.run(["ip", *words], check=True, capture_output=True)
+    def ip(words: str) -> None:
+        subprocess.run(["ip", *words.split()], check=True, capture_output=True)
 
     try:
         for name in names:
-            ip("netns", "add", name)
+            ip(f"netns add {name}")
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("network namespaces need root and ip, of iproute2")
-    ip(
-        "link",
-        "add",
-        "cable",
-        "netns",
-        names[0],
-        "type",
-        "veth",
-        "peer",
-        "cable",
-        "netns",
-        names[1],
-    )
+    ip(f"link add cable netns {names[0]} type veth peer cable netns {names[1]}")
     for number, name in enumerate(names):
-        ip("-n", name, "addr", "add", f"10.77.0.{number + 1}/24", "dev", "cable")
+        ip(f"-n {name} addr add 10.77.0.{number + 1}/24 dev cable")
         for device in ("lo", "cable"):
-            ip("-n", name, "link", "set", device, "up")
+            ip(f"-n {name} link set {device} up")
     yield {name: f"10.77.0.{number + 1}" for number, name in enumerate(names)}
     for name in names:
-        ip("netns", "del", name)
+        ip(f"netns del {name}")
+
+
+@pytest.fixture
+def clones(tmp_path: Path, project: Path) -> list[Path]:
+    """A clone for each machine; the second one has the data, as the documents ask for."""
+    folders = [shutil.copytree(project, tmp_path / str(number)) for number in (0, 1)]
+    assert dvc(folders[1], "repro", "download").returncode == 0
+    return folders
 
 
 def start(machine: str, folder: Path, *command: str, **environment: str) -> subprocess.Popen[str]:
@@ -126,58 +124,57 @@ def start(machine: str, folder: Path, *command: str, **environment: str) -> subp
     )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("case", ["together", "by torchrun", "other parameters", "nobody", "cut"])
-def test_two_machines(tmp_path, project, undisturbed, machines, case):
-    """They make the bytes of one; what keeps them from it is one line within a minute."""
-    folders = [shutil.copytree(project, tmp_path / str(number)) for number in (0, 1)]
-    assert dvc(folders[1], "repro", "download").returncode == 0
+def by_variables(machines: dict[str, str], clones: list[Path]) -> list[subprocess.Popen[str]]:
+    """The training on each machine that has a clone, told of its place by variables."""
     names, address = list(machines), next(iter(machines.values()))
-    if case == "other parameters":
-        set_params(folders[1], train={"lr": 0.5})
-    commands = [["dvc", "repro"], [sys.executable, "-m", "mnist_pipeline", "train"]]
-    if case == "by torchrun":
-        options = ["--nnodes=2", "--nproc-per-node=1", f"--master-addr={address}"]
-        torchrun = ["torchrun", *options, "--master-port=29500"]
-        commands[0] = [*torchrun, "--node-rank=0", "--no-python", *commands[0]]
-        commands[1] = [*torchrun, "--node-rank=1", *commands[1][1:]]
-    both = [
-        start(
-            names[rank],
-            folders[rank],
-            *commands[rank],
-            **(
-                {}
-                if case == "by torchrun"
-                else {
-                    "RANK": str(rank),
-                    "WORLD_SIZE": "2",
-                    "MASTER_ADDR": address,
-                    "MASTER_PORT": "29500",
-                }
-            ),
-        )
-        for rank in range(1 if case == "nobody" else 2)
+    first = {"WORLD_SIZE": "2", "MASTER_ADDR": address, "MASTER_PORT": "29500"}
+    commands = [["dvc", "repro"], [sys.executable, *STAGE]]
+    return [
+        start(names[rank], folder, *commands[rank], RANK=str(rank), **first)
+        for rank, folder in enumerate(clones)
     ]
-    begin = time.monotonic()
+
+
+def by_torchrun(machines: dict[str, str], clones: list[Path]) -> list[subprocess.Popen[str]]:
+    """The two commands of docs/reproducibility.md."""
+    names, address = list(machines), next(iter(machines.values()))
+    options = ["--nnodes=2", "--nproc-per-node=1", f"--master-addr={address}"]
+    torchrun = ["torchrun", *options, "--master-port=29500"]
+    return [
+        start(names[0], clones[0], *torchrun, "--node-rank=0", "--no-python", "dvc", "repro"),
+        start(names[1], clones[1], *torchrun, "--node-rank=1", *STAGE),
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start_both", [by_variables, by_torchrun])
+def test_two_machines_make_the_bytes_of_one(undisturbed, machines, clones, start_both):
+    """The first one alone writes."""
+    both = start_both(machines, clones)
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert (clones[0] / "dvc.lock").read_text() == undisturbed
+    assert not (clones[1] / "models/weights.safetensors").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["other parameters", "nobody", "cut"])
+def test_what_keeps_two_machines_apart(undisturbed, machines, clones, case):
+    """It is one line within a minute; the next dvc repro goes on alone, to the same bytes."""
+    if case == "other parameters":
+        set_params(clones[1], train={"lr": 0.5})
+    both = by_variables(machines, clones[: 1 if case == "nobody" else 2])
     if case == "cut":
         assert any(line.startswith("Train Epoch: 2 [") for line in both[0].stdout)
-        subprocess.run(["ip", "-n", names[0], "link", "set", "cable", "down"], check=True)
-        begin = time.monotonic()
+        cable = ["ip", "-n", next(iter(machines)), "link", "set", "cable", "down"]
+        subprocess.run(cable, check=True)
+    begin = time.monotonic()
     said = [process.communicate()[0] for process in both]
-    status = [process.returncode for process in both]
-    if case in ("together", "by torchrun"):
-        assert status == [0, 0], said
-        assert (folders[0] / "dvc.lock").read_text() == undisturbed
-        assert not (folders[1] / "models/weights.safetensors").exists()
-        return
     assert time.monotonic() - begin < 90  # with the imports of a busy machine
-    assert all(status), said
-    errors = [line for line in said[0].splitlines() if line.startswith("error: ")]
-    if case == "other parameters":
-        errors = [line for line in said[1].splitlines() if line.startswith("error: ")]
+    assert all(process.returncode for process in both), said
+    who, reason = (1, "process 1: expected the code") if case == "other parameters" else (0, LATE)
+    errors = [line for line in said[who].splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, said
-    reason = "process 1: expected the code" if case == "other parameters" else "does not answer"
     assert reason in errors[0]
-    assert dvc(folders[0], "repro").returncode == 0
-    assert (folders[0] / "dvc.lock").read_text() == undisturbed
+    assert dvc(clones[0], "repro").returncode == 0
+    assert (clones[0] / "dvc.lock").read_text() == undisturbed

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import uvicorn
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from fastapi import Path as Segment
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
@@ -37,6 +37,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+routes = APIRouter()
 
 
 class Served:
@@ -68,9 +69,10 @@ class Served:
 
 def make_app(served: Served, port: int, most: int) -> FastAPI:
     """The page and what it asks for; `most` corrections may wait in the spool."""
-    app = FastAPI(openapi_url=None)
+    app = FastAPI(openapi_url=None, exception_handlers={InputError: refuse})
+    app.state.served, app.state.most = served, most
+    app.state.turn = asyncio.Lock()  # one correction after another, so that the last one counts
     own = (f"{HOST}:{port}", f"localhost:{port}")
-    turn = asyncio.Lock()  # one correction after another, so that the last one counts
 
     @app.middleware("http")
     async def guard(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -84,40 +86,42 @@ def make_app(served: Served, port: int, most: int) -> FastAPI:
         response.headers.update(HEADERS)
         return response
 
-    @app.exception_handler(InputError)
-    async def bad_picture(_: Request, error: InputError) -> Response:
-        return JSONResponse({"detail": str(error)}, 400)
-
-    @app.post("/predict")
-    async def predict(request: Request) -> dict[str, Any]:
-        return await run_in_threadpool(answer, served.network, await read_body(request))
-
-    @app.post("/corrections/{label}")
-    async def correct(
-        request: Request, label: Annotated[int, Segment(ge=0, le=9)]
-    ) -> dict[str, str]:
-        picture = io.BytesIO(await read_body(request))
-        async with turn:
-            await run_in_threadpool(lambda: keep(read_digit(picture), label, most))
-        return {"detail": f"kept as {label}, for somebody to look at"}
-
-    @app.get("/version")
-    async def version() -> dict[str, str]:
-        net = served.network
-        which = {"version": net.version, "commit": net.commit, "sha256": net.sha256}
-        return which | {"problem": served.problem}
-
+    app.include_router(routes)
     app.mount("/", StaticFiles(directory=PAGE, html=True))
     return app
 
 
-def answer(net: network.Network, picture: bytes) -> dict[str, Any]:
+async def refuse(_: Request, error: Exception) -> Response:
+    """The answer to a bad picture."""
+    return JSONResponse({"detail": str(error)}, 400)
+
+
+@routes.post("/predict")
+async def predict(request: Request) -> dict[str, Any]:
     """What the network says of a picture, and what it saw."""
-    image = read_digit(io.BytesIO(picture))
-    return {"probabilities": net.probabilities(image).tolist(), "pixels": image.ravel().tolist()}
+    picture, net = await read_picture(request), request.app.state.served.network
+    image = await run_in_threadpool(read_digit, picture)
+    probabilities = await run_in_threadpool(net.probabilities, image)
+    return {"probabilities": probabilities.tolist(), "pixels": image.ravel().tolist()}
 
 
-async def read_body(request: Request) -> bytes:
+@routes.post("/corrections/{label}")
+async def correct(request: Request, label: Annotated[int, Segment(ge=0, le=9)]) -> dict[str, str]:
+    """Keep a picture with the label that somebody gives it."""
+    picture, state = await read_picture(request), request.app.state
+    async with state.turn:
+        await run_in_threadpool(lambda: keep(read_digit(picture), label, state.most))
+    return {"detail": f"kept as {label}, for somebody to look at"}
+
+
+@routes.get("/version")
+async def version(request: Request) -> dict[str, str]:
+    """What is in service, and why the version in the stage is not."""
+    net, problem = request.app.state.served.network, request.app.state.served.problem
+    return {"version": net.version, "commit": net.commit, "sha256": net.sha256, "problem": problem}
+
+
+async def read_picture(request: Request) -> io.BytesIO:
     """A picture in a request's body; refused as soon as it is too long."""
     if not request.headers.get("content-type", "").startswith("image/"):
         raise HTTPException(415, "expected a picture, found another type")
@@ -126,7 +130,7 @@ async def read_body(request: Request) -> bytes:
         content += chunk
         if len(content) > BODY:
             raise HTTPException(413, f"expected at most {BODY // 1_000_000} MB, found more")
-    return bytes(content)
+    return io.BytesIO(content)
 
 
 def main() -> None:
