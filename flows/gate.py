@@ -34,7 +34,7 @@ def approve(folder: Path, publish: str, alpha: float) -> str:
         return reason
     plain = compare(old, new)
     for what, found in (("", plain), ("on new images: ", compare_new(old, new)[1])):
-        if len(found.broken) > len(found.fixed) and found.p_value < alpha:
+        if found.verdict(alpha) == "regression":
             reason = f"significantly worse than the published model: {what}{describe(found)}"
             raise InputError(reason)
     return f"not significantly worse than the published model: {describe(plain)}"

@@ -155,7 +155,6 @@ def weigh(old: Result, new: Result) -> dict[str, Any]:
     """The verdict on two results of the same test images, with the numbers behind it."""
     found = compare(old, new)
     fixed, broken, total = len(found.fixed), len(found.broken), new.metrics.total
-    verdict = "improvement" if fixed > broken else "regression"
     evidence = Evidence(
         total=total,
         fixed=fixed,
@@ -166,7 +165,7 @@ def weigh(old: Result, new: Result) -> dict[str, Any]:
         least=least(fixed + broken, ALPHA),
     )
     return {
-        "verdict": verdict if found.p_value < ALPHA else "no evidence of a difference",
+        "verdict": found.verdict(ALPHA),
         "evidence": evidence,
         "flips": [flip(at, old, new) for at in sorted(found.fixed + found.broken)[:MOST]],
     }
@@ -182,17 +181,13 @@ def judge_new(old: Path, new: Path) -> NewImages | None:
     results = [read_result(folder) for folder in (old, new)]
     known, found = compare_new(*results)
     fixed, broken = len(found.fixed), len(found.broken)
-    verdict: Any = "improvement" if fixed > broken else "regression"
-    if least(fixed + broken, ALPHA) is None:
-        verdict = "too few to judge"
-    elif found.p_value >= ALPHA:
-        verdict = "no evidence of a difference"
+    few = least(fixed + broken, ALPHA) is None
     return NewImages(
         known=known,
         fixed=fixed,
         broken=broken,
         p_value=found.p_value,
-        verdict=verdict,
+        verdict="too few to judge" if few else found.verdict(ALPHA),
         to_train=len(added) - tests,
         to_test=tests,
         added=added[:MOST],

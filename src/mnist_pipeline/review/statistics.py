@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from scipy.stats import binomtest, t
 
 from mnist_pipeline.review.result import Result
+from mnist_pipeline.review.schema import Verdict
 
 ALPHA = 0.05  # of the report; the retraining has a parameter of its own
 
@@ -16,6 +17,12 @@ class Comparison(NamedTuple):
     fixed: list[Any]  # indices or names; wrong in the old result, right in the new one
     broken: list[Any]  # the other way round
     p_value: float  # exact McNemar, two-sided
+
+    def verdict(self, alpha: float) -> Verdict:
+        """Whether the new model is better, worse, or neither for certain."""
+        if self.p_value >= alpha:
+            return "no evidence of a difference"
+        return "improvement" if len(self.fixed) > len(self.broken) else "regression"
 
 
 def compare(old: Result, new: Result) -> Comparison:
