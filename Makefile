@@ -18,7 +18,7 @@ unexport PYTHONSAFEPATH
   bench bench-retraining bench-pictures bench-corrections predict app collect versions rollback search schedule lock
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # The lock limits versions instead of naming what to install, so that a CPU-only torch can go
 # without the CUDA packages. The copy in the environment says what was installed.

@@ -1,4 +1,4 @@
-"""Tool add-images: put pictures of digits into data/new, in MNIST's form.
+"""Put pictures of digits into data/new, in MNIST's form.
 
 python -m mnist_pipeline add-images LABEL PICTURE...    # LABEL: 0 to 9
 python -m mnist_pipeline add-images FOLDER              # with subfolders 0 to 9

@@ -1,4 +1,4 @@
-"""Tool app: a page on this machine to draw a digit on, and to see what the network sees.
+"""Serve a page on this machine to draw a digit on, and to see what the network sees.
 
 python -m mnist_pipeline app
 """

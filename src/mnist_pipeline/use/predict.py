@@ -1,4 +1,4 @@
-"""Tool predict: which digit is on a picture.
+"""Say which digit is on a picture.
 
 python -m mnist_pipeline predict PICTURE...
 """
