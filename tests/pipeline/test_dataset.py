@@ -39,7 +39,8 @@ def test_pixels_and_labels_arrive_unchanged(tmp_path):
 
 
 BAD = {
-    "an HTML page": (b"<html>404</html>", LABELS, "images.gz: expected an IDX header 00000803"),
+    "an HTML page": (b"<html>404</html>", LABELS, "header 00000803, found 3c68746d"),
+    "nothing": (b"", LABELS, "images.gz: expected an IDX header 00000803, found nothing"),
     "one byte short": (IMAGES[:-1], LABELS, "images.gz: expected 1568 bytes of data, found 1567"),
     "no images": (struct.pack(">IIII", 0x803, 0, 28, 28), LABELS, "expected 0 bytes"),
     "another size": (
