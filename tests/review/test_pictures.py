@@ -72,3 +72,17 @@ def test_new_images_are_counted_beyond_those_shown(folders, monkeypatch):
 def test_confusion_counts_the_errors(folders):
     """A row for each label and a column for each prediction, in the order of the classes."""
     assert confusion(read_result(folders[0])) == [[0, 0, 25], [0, 0, 25], [0, 0, 0]]
+
+
+def test_axes_say_what_they_show(folders):
+    """Each curve names its side, and both axes of a confusion name the classes."""
+    histories = {folder.name: pictures.read_history(folder) for folder in folders}
+    left, right = pictures.learning_curves(histories).axes
+    assert (left.get_xlabel(), right.get_title()) == ("epoch", "Validation accuracy")
+    named = [text.get_text() for text in right.get_legend().get_texts()]
+    assert named == ["base, validation accuracy", "head, validation accuracy"]
+    results = {folder.name: read_result(folder) for folder in folders}
+    for axis in pictures.confusions(results).axes:
+        assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted", "label")
+        for labels in (axis.get_xticklabels(), axis.get_yticklabels()):
+            assert [text.get_text() for text in labels] == list(results["base"].metrics.recall)
