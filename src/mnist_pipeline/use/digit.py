@@ -138,7 +138,7 @@ def find_digit(ink: Grey) -> NDArray[np.bool_]:
     strong = ink > 0.15
     parts, _ = ndimage.label(strong, np.ones((3, 3)))
     corners = parts[[0, 0, -1, -1], [0, -1, 0, -1]]
-    strong &= ~np.isin(parts, corners[corners > 0])
+    strong &= ~np.isin(parts, corners)
     if not strong.any():
         raise InputError(NOTHING)
     grown = ndimage.distance_transform_edt(~strong) <= REACH
