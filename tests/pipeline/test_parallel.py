@@ -2,9 +2,11 @@
 
 import threading
 
+import psutil
 import pytest
 import torch
 from test_train import noise, training
+from torch import distributed
 
 from mnist_pipeline import parallel, ranks
 from mnist_pipeline.files import InputError
@@ -87,3 +89,18 @@ def test_the_number_of_threads_shows_in_no_bit():
         weights.append(torch.cat([each.flatten() for each in run.net.parameters()]))
     assert torch.equal(weights[0], weights[1])
     assert torch.equal(weights[0], weights[2])
+
+
+def test_a_group_ends_with_its_training(monkeypatch):
+    """Processes that have met leave no connection behind; where there is no group, none is left."""
+    addresses = psutil.net_if_addrs().items()
+    own = next(name for name, some in addresses if "127.0.0.1" in [one.address for one in some])
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", own)
+    place = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    ranks.meet("gloo")
+    assert distributed.is_initialized()
+    ranks.leave()
+    assert not distributed.is_initialized()
+    ranks.leave()
