@@ -10,10 +10,11 @@ from benchmarks.classic import Net as ClassicNet
 from benchmarks.classic import step as classic_step
 from conftest import ROOT, refusal, set_params
 from torch import Tensor
+from torch.nn.functional import nll_loss
 from torch.optim import Adadelta
 
 from mnist_pipeline import train
-from mnist_pipeline.batches import Data, draw_seed, split
+from mnist_pipeline.batches import Data, draw_seed, read_training_data, split
 from mnist_pipeline.dataset import normalize, read_pairs
 from mnist_pipeline.files import ENVIRONMENT, HISTORY, WEIGHTS, InputError
 from mnist_pipeline.mnist import TRAIN_IMAGES, TRAIN_LABELS
@@ -177,7 +178,23 @@ def test_stage_writes_weights_history_and_environment(workspace, capsys):
     assert provenance.parameters["epochs"] == 2
     for path in (TRAIN_IMAGES, TRAIN_LABELS):
         assert provenance.data[path.name] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert "Validation set: Average loss: " in capsys.readouterr().out
+
+
+def test_validation_scores_the_images_held_out(workspace, capsys):
+    """The last row is what plain PyTorch makes of the weights and of those images alone."""
+    set_params(train={"epochs": 1})
+    train.main()
+    data, _ = read_training_data(fraction=0.1, seed=1, weight=1)
+    images, labels = data.images[data.held_out], data.labels[data.held_out]
+    with torch.no_grad():
+        answers = read_weights(WEIGHTS)[0].eval()(normalize(images))
+    right, total = int((answers.argmax(1) == labels).sum()), len(labels)
+    assert 0 < right < total
+    last = pd.read_csv(HISTORY).iloc[-1]
+    assert last["validation_accuracy"] == pytest.approx(right / total, rel=1e-5)
+    assert last["validation_loss"] == pytest.approx(nll_loss(answers, labels).item(), rel=1e-4)
+    said = f"Accuracy: {right}/{total} ({100 * right / total:.2f}%)"
+    assert said in capsys.readouterr().out
 
 
 def test_dry_run_takes_one_step_and_no_validation_leaves_its_columns_empty(workspace, capsys):
