@@ -82,8 +82,8 @@ def test_a_result_of_the_cpu_is_reproduced_there(repo, monkeypatch):
 @pytest.mark.parametrize("status", [0, 1])
 def test_short_audit_compares_two_runs(repo, status):
     """Each in a clone with a cache of its own, where nothing is left to go on from."""
-    if status:
-        edit(repo, "src/train.py", '["seed"]', '["seed"] + __import__("time").time_ns() % 100')
+    if status:  # the two clones have different names
+        edit(repo, "src/train.py", '["seed"]', '["seed"] + len(Path.cwd().name)')
     commit(repo)
     done = audit(repo, "--short")
     assert done.returncode == status, done.stdout + done.stderr
