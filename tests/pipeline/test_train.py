@@ -194,6 +194,7 @@ def test_validation_scores_the_images_held_out(workspace, capsys):
     assert last["validation_accuracy"] == pytest.approx(right / total, rel=1e-5)
     assert last["validation_loss"] == pytest.approx(nll_loss(answers, labels).item(), rel=1e-4)
     said = f"Accuracy: {right}/{total} ({100 * right / total:.2f}%)"
+    said = f"Validation set: Average loss: {last['validation_loss']:.4f}, {said}"
     assert said in capsys.readouterr().out
 
 
