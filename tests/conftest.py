@@ -223,13 +223,42 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(project: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The project's dvc.lock, with the hash of every output, from one process of one thread."""
-    folder = shutil.copytree(project, tmp_path_factory.mktemp("undisturbed") / "project")
-    set_params(folder, machine={"threads": 1})
-    done = dvc(folder, "repro")
+def undisturbed(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project after a run of one process of one thread. Not to be changed."""
+    return reproduced(project, tmp_path_factory.mktemp("undisturbed") / "project", threads=1)
+
+
+def reproduced(project: Path, folder: Path, **machine: int) -> Path:
+    """A copy of the project, with its own cache, after a repro by these threads and processes."""
+    shutil.copytree(project, folder)
+    set_params(folder, machine=machine)
+    temporary = folder.with_suffix(".tmp")
+    temporary.mkdir()
+    done = dvc(folder, "repro", OMP_WAIT_POLICY="passive", TMPDIR=str(temporary))
     assert done.returncode == 0, done.stdout
-    return (folder / "dvc.lock").read_text()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A Prefect server with the deployments, and two workers as on two machines.
+
+    On the project on the digits, where nothing is published yet.
+    """
+    from service import MARK, Service, digits_repository, wait_until  # noqa: PLC0415 (slow)
+
+    folder = tmp_path_factory.mktemp("service")
+    service = Service(folder, digits_repository(folder / "repository"))
+    with (service.checkout / "src/mnist_pipeline/leash.py").open("a") as code:
+        code.write(MARK)
+    service.start_server()
+    service.install()
+    for home in ("one", "two"):
+        service.start_worker("--limit", "1", home=home)
+    service.start_worker(pool="search")
+    wait_until(lambda: service.online() == 2, 60, "both workers are online")
+    yield service
+    service.stop()
 
 
 def set_params(folder: Path = Path(), /, **sections: dict[str, Any]) -> None:

@@ -5,41 +5,56 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pandas as pd
 import psutil
 import pytest
-from conftest import copy_of_project, dvc, git
+from conftest import copy_of_project, dvc, fresh_copy, git
 from flows.search import check_ranking
-from service import Service, digits_repository, repository, wait_until
+from service import Service, bare, repository
 
 from mnist_pipeline.files import InputError
 
 GRID = '{"train.lr": [0.5, 1e30], "train.seed": [1, 2]}'
+# The project's parameters, with stages of no time.
+STAGES = """stages:
+  download: {cmd: echo data > data/images, outs: [data/images]}
+  train:
+    cmd: python train.py
+    params: [train]
+    outs: [models/weights]
+    metrics: [{metrics/history.csv: {cache: false}}]
+  evaluate:
+    cmd: cp metrics.json errors.csv metrics
+    deps: [data/images, models/weights]
+    metrics: [{metrics/metrics.json: {cache: false}}, {metrics/errors.csv: {cache: false}}]
+  save: {cmd: cp models/weights models/exported, deps: [models/weights], outs: [models/exported]}
+"""
+TRAIN = """import pathlib, sys
+from ruamel.yaml import YAML
+train = YAML(typ="safe").load(pathlib.Path("params.yaml"))["train"]
+if train["lr"] > 2:
+    sys.exit("error: params.yaml: train.lr: expected a finite loss")
+for folder in ("models", "metrics"):
+    pathlib.Path(folder).mkdir(exist_ok=True)
+pathlib.Path("models/weights").write_text(f"searched {train['lr']} {train['seed']}")
+history = f"epoch,validation_accuracy\\n1,{0.97 + train['seed'] / 100}\\n"
+pathlib.Path("metrics/history.csv").write_text(history)
+"""
+METRICS = {"accuracy": 1.0, "loss": 0.1, "correct": 9, "total": 9, "recall": {}, "dry_run": False}
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """Two workers whose homes and caches are their own, each for one run at a time."""
-    folder = tmp_path_factory.mktemp("search")
-    service = Service(folder, digits_repository(folder / "repository"))
-    service.start_server()
-    service.install()
-    for home in ("one", "two"):
-        service.start_worker("--limit", "1", home=home)
-    service.start_worker(pool="search")
-    wait_until(lambda: len(online(service)) == 2, 60, "both workers are online")
-    yield service
-    service.stop()
-
-
-def online(service: Service) -> list[Any]:
-    """The workers that a search counts."""
-    workers = service.api("POST", "work_pools/retrain/workers/filter")
-    return [worker for worker in workers if worker["status"] == "ONLINE"]
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bare repository of the project with these stages; nothing was published yet."""
+    seed = fresh_copy(tmp_path_factory.mktemp("search") / "seed")
+    texts = {"dvc.yaml": STAGES, "train.py": TRAIN, "metrics.json": json.dumps(METRICS)}
+    for name, text in (texts | {"errors.csv": "index,label,predicted\n"}).items():
+        (seed / name).write_text(text)
+    return bare(seed)
 
 
 def trials(service: Service) -> dict[str, list[Any]]:
@@ -52,22 +67,17 @@ def trials(service: Service) -> dict[str, list[Any]]:
     return found
 
 
-def search(service: Service, *words: str) -> subprocess.CompletedProcess[str]:
-    """The command, in the service's checkout."""
+@pytest.fixture(scope="module")
+def done(service: Service, origin: Path) -> subprocess.CompletedProcess[str]:
+    """A search over learning rates, of which one is far too great."""
     return subprocess.run(
-        [sys.executable, "-m", "flows.search", *words],
+        [sys.executable, "-m", "flows.search", GRID, f"repository={origin}", "parallel=2"],
         cwd=service.checkout,
         env=service.environment,
         capture_output=True,
         text=True,
         check=False,
     )
-
-
-@pytest.fixture(scope="module")
-def done(service: Service) -> subprocess.CompletedProcess[str]:
-    """A search over learning rates, of which one is far too great."""
-    return search(service, GRID, "parallel=2")
 
 
 def test_failed_trials_are_reported_and_the_rest_goes_on(service, done):
@@ -85,39 +95,41 @@ def test_failed_trials_are_reported_and_the_rest_goes_on(service, done):
 def test_both_machines_have_trained(service, done):
     """Each has a cache of its own, with the weights of what it trained."""
     for home in ("one", "two"):
-        assert (service.folder / home / "mnist_pipeline/retrain/cache/files").is_dir()
+        cached = (service.folder / home / "mnist_pipeline/retrain/cache/files").rglob("*")
+        assert any(path.is_file() and b"searched" in path.read_bytes() for path in cached)
 
 
-def test_table_and_experiments_agree(service, done):
+def test_table_and_experiments_agree(service, origin, done):
     """Two experiments on origin, with the names and accuracies of the table."""
     table = pd.read_csv(service.checkout / "build/search/trials.csv")
     trained = table.dropna(subset=["validation_accuracy"])
-    refs = git(service.origin, "for-each-ref", "--format=%(refname)", "refs/exps").split()
+    refs = git(origin, "for-each-ref", "--format=%(refname)", "refs/exps").split()
     found = {}
     for ref in refs:
-        history = git(service.origin, "show", f"{ref}:metrics/history.csv")
+        history = git(origin, "show", f"{ref}:metrics/history.csv")
         found[ref.rpartition("/")[2]] = float(history.rpartition(",")[2])
     assert found == dict(zip(trained["experiment"], trained["validation_accuracy"], strict=True))
     assert len(found) == 2
     assert f"\n| 0.5 | {100 * sum(found.values()) / 2:.2f} % |" in done.stdout
 
 
-def test_commands_for_the_next_step_work(service, done):
+def test_commands_for_the_next_step_work(service, origin, done, tmp_path):
     """In a clone of somebody else's: each line of the block that the search prints."""
+    git(tmp_path, "clone", "--quiet", str(origin), "clone")
     (block,) = re.findall(r"^```\n(.*?)^```", done.stdout, re.MULTILINE | re.DOTALL)
     for line in block.splitlines():
-        where = {"cwd": service.checkout, "env": service.environment}
+        where = {"cwd": tmp_path / "clone", "env": service.environment}
         assert subprocess.run(line.split(), **where, check=False).returncode == 0, line
 
 
-def test_search_from_the_dashboard_proposes_the_best(service, done):
+def test_search_from_the_dashboard_proposes_the_best(service, origin, done):
     """The deployment takes the same parameters; the best goes to a branch, main stays.
 
     Of what another search has tried, only the trial that failed is tried again.
     """
-    before, known = git(service.origin, "rev-parse", "main"), trials(service)
+    before, known = git(origin, "rev-parse", "main"), trials(service)
     grid = {"train.lr": [0.5, 1e30], "train.seed": [1]}
-    run = service.run("search/manual", grid=grid, publish="branch")
+    run = service.run("search/manual", grid=grid, repository=str(origin), publish="branch")
     message = service.wait(run, "FAILED")["message"]
     assert re.match(r"1 of 2 trials failed; retrain/\w{12}: the first publication", message)
     ranking = service.artifacts(run)["search-ranking"]
@@ -126,9 +138,9 @@ def test_search_from_the_dashboard_proposes_the_best(service, done):
     assert again == {fault}
     assert re.search(r"^\| 0\.5 .* trial-\w{12} \|$", ranking, re.MULTILINE)
     assert re.search(r"^\| 1e\+30 .* – \|$", ranking, re.MULTILINE)
-    assert git(service.origin, "rev-parse", "main") == before
+    assert git(origin, "rev-parse", "main") == before
     branch = re.search(r"retrain/\w{12}", message)[0]
-    changed = git(service.origin, "diff", "--name-only", f"main...{branch}").split()
+    changed = git(origin, "diff", "--name-only", f"main...{branch}").split()
     assert {"dvc.lock", "params.yaml", "metrics/history.csv"} <= {*changed}
 
 

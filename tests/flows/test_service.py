@@ -1,7 +1,5 @@
 """The deployments on a real server and worker, with git and a DVC remote, on the digits."""
 
-from collections.abc import Iterator
-
 import httpx
 import pytest
 from conftest import git
@@ -9,28 +7,9 @@ from flows import clones
 from flows.clones import temporary_clone
 from flows.repro import run_stage
 from flows.server import AUTOMATIONS, ENDS
-from service import FINAL, Service, digits_repository
+from service import FINAL
 
-# A module of the flow's own code says in which of its runs it was imported.
-MARK = """
-if "PREFECT__FLOW_RUN_ID" in os.environ:
-    __import__("pathlib").Path(__file__).with_name(os.environ["PREFECT__FLOW_RUN_ID"]).touch()
-"""
 CACHED = dict.fromkeys(("download", "train", "evaluate", "save"), "Cached")
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """Server, deployments and worker, on a repository where nothing is published yet."""
-    folder = tmp_path_factory.mktemp("service")
-    service = Service(folder, digits_repository(folder / "repository"))
-    with (service.checkout / "src/mnist_pipeline/leash.py").open("a") as code:
-        code.write(MARK)
-    service.start_server()
-    service.install()
-    service.start_worker()
-    yield service
-    service.stop()
 
 
 def test_first_run_publishes_and_the_next_has_nothing_to_do(service, tmp_path, monkeypatch):

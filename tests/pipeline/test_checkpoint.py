@@ -2,8 +2,8 @@
 
 import hashlib
 import os
-import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from conftest import set_params
 
 from mnist_pipeline import checkpoint, train
 from mnist_pipeline.checkpoint import Checkpoint
-from mnist_pipeline.files import HISTORY, WEIGHTS
+from mnist_pipeline.files import HISTORY, WEIGHTS, InputError
 
 WORK = {"data": {"a.gz": "00"}, "parameters": {"lr": 1.0}, "environment": {"threads": 2}}
 
@@ -107,28 +107,21 @@ def test_number_of_states_is_bounded_and_the_oldest_go_first(repository, monkeyp
     assert found == [None, {"name": "b"}, {"name": "c"}]
 
 
-def test_second_process_with_the_same_work_waits(repository):
+def test_second_training_with_the_same_work_waits(repository, capsys):
     """It says that it waits, and goes on when the first one has ended; or refuses to wait."""
-    code = (
-        "from mnist_pipeline.checkpoint import Checkpoint\n"
-        "with Checkpoint({}).lock(wait=True):\n    print('in', flush=True)\n    input()"
-    )
 
-    def start():
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        return subprocess.Popen([sys.executable, "-c", code], text=True, **pipes)
+    def train() -> None:
+        with Checkpoint({}).lock(wait=True):
+            pass
 
-    with start() as first:
-        assert first.stdout.readline() == "in\n"
-        hasty = [sys.executable, "-c", code.replace("wait=True", "wait=False")]
-        done = subprocess.run(hasty, capture_output=True, text=True, check=False)
-        assert "InputError: train: another training does the same: wait for it" in done.stderr
-        with start() as second:
-            waiting = second.stdout.readline()
-            assert waiting == "Waiting for another process that trains the same\n"
-            assert second.poll() is None
-            first.communicate("\n")
-            assert second.stdout.readline() == "in\n"
+    with ThreadPoolExecutor() as pool:
+        with Checkpoint({}).lock(wait=True):
+            with pytest.raises(InputError, match=r"^train: another training does the same: wait"):
+                Checkpoint({}).lock(wait=False)
+            second = pool.submit(train)
+            assert not wait([second], timeout=1).done
+        second.result(timeout=10)
+    assert capsys.readouterr().out == "Waiting for another process that trains the same\n"
 
 
 def test_states_lie_beside_a_shared_cache(repository, tmp_path_factory):

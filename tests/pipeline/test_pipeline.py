@@ -5,7 +5,6 @@ import gzip
 import importlib.util
 import json
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.classic import Net
-from conftest import ROOT, copy_of_project, dvc, fresh_copy, git, make_run, set_params
+from conftest import ROOT, copy_of_project, dvc, fresh_copy, git, make_run, reproduced, set_params
 from ruamel.yaml import YAML
 
 from mnist_pipeline.__main__ import COMPUTING
@@ -145,27 +144,10 @@ def test_metrics_alone_are_in_git_and_nothing_switches_the_run_cache_off(stage):
 
 
 @pytest.fixture(scope="module")
-def twins(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two copies of the project, each with its own cache, after a real repro. Not to be changed."""
-    repos = [fresh_copy(tmp_path_factory.mktemp(name)) for name in ("one", "two")]
-    set_params(repos[1], machine={"threads": 1, "processes": 2})
-    for repo in repos:
-        set_params(repo, data={"source": "digits"}, train={"epochs": 2}, save={"min_accuracy": 0.0})
-        temporary(repo).mkdir()
-
-    def run(repo: Path) -> None:
-        # Passive: threads that wait leave the cores to the others.
-        result = dvc(repo, "repro", OMP_WAIT_POLICY="passive", TMPDIR=str(temporary(repo)))
-        assert result.returncode == 0, result.stdout
-
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(run, repos))
-    return repos
-
-
-def temporary(repo: Path) -> Path:
-    """The folder for temporary files of one of the twins."""
-    return repo.with_suffix(".tmp")
+def twins(project: Path, undisturbed: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two copies of the project after a real repro, by one process and by two; as they were."""
+    other = tmp_path_factory.mktemp("other") / "project"
+    return [undisturbed, reproduced(project, other, threads=1, processes=2)]
 
 
 def locked_outputs(repo: Path) -> dict[str, dict[str, Any]]:
@@ -190,8 +172,8 @@ def test_two_runs_give_the_same_bytes(twins):
 
 def test_no_temporary_file_is_left(twins):
     """Not even a folder for logs, but for one that torch makes for its compiler."""
-    left = {path.name.partition("_")[0] for repo in twins for path in temporary(repo).iterdir()}
-    assert left <= {"torchinductor"}
+    left = [path.name for repo in twins for path in repo.with_suffix(".tmp").iterdir()]
+    assert all(name.startswith("torchinductor") for name in left)
 
 
 @pytest.mark.parametrize(
