@@ -224,17 +224,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def undisturbed(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project after a run of one process of one thread. Not to be changed."""
-    return reproduced(project, tmp_path_factory.mktemp("undisturbed") / "project", threads=1)
-
-
-def reproduced(project: Path, folder: Path, **machine: int) -> Path:
-    """A copy of the project, with its own cache, after a repro by these threads and processes."""
-    shutil.copytree(project, folder)
-    set_params(folder, machine=machine)
-    temporary = folder.with_suffix(".tmp")
-    temporary.mkdir()
-    done = dvc(folder, "repro", OMP_WAIT_POLICY="passive", TMPDIR=str(temporary))
+    """The project after a real repro by one process of one thread. Not to be changed for good."""
+    folder = shutil.copytree(project, tmp_path_factory.mktemp("undisturbed") / "project")
+    set_params(folder, machine={"threads": 1})
+    done = dvc(folder, "repro")
     assert done.returncode == 0, done.stdout
     return folder
 
