@@ -10,7 +10,7 @@ import torch
 from conftest import refusal, set_params
 
 from mnist_pipeline import arithmetic, runtime
-from mnist_pipeline.arithmetic import PORTABLE, RuntimeParams
+from mnist_pipeline.arithmetic import RuntimeParams
 from mnist_pipeline.files import InputError
 
 VERSION = torch.__version__.split("+")[0]
@@ -113,6 +113,10 @@ def test_portable_needs_avx2_on_x86_64(monkeypatch, machine):
             runtime.start(params())
 
 
+# Which bits these give, one processor alone cannot tell.
+PORTABLE = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE"}
+
+
 @pytest.mark.parametrize(("machine", "portable"), [("x86_64", PORTABLE), ("arm64", {})])
 def test_portable_overrides_the_callers_variables_and_native_leaves_them(
     workspace, monkeypatch, machine, portable
@@ -122,7 +126,8 @@ def test_portable_overrides_the_callers_variables_and_native_leaves_them(
     Elsewhere than on x86-64 torch would warn of the one that it does not know.
     """
     monkeypatch.setattr(arithmetic.platform, "machine", lambda: machine)
-    caller = {"MKL_CBWR": "SSE4_2", "DNNL_MAX_CPU_ISA": "SSE41", "OTHER": "1"}
+    names = ("ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "ONEDNN_MAX_CPU_ISA")
+    caller = dict.fromkeys(names, "another") | {"OTHER": "1"}
     monkeypatch.setattr(os, "environ", dict(caller))
     set_params(runtime={"arithmetic": "native"})
     arithmetic.choose()
