@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from mnist_pipeline.arithmetic import RuntimeParams
 from mnist_pipeline.files import InputError
 
 VERSION = torch.__version__.split("+")[0]
+CPUS = CPUINFO.read_text() if (CPUINFO := Path("/proc/cpuinfo")).exists() else ""
 ACCELERATOR = torch.accelerator.current_accelerator(check_available=True)
 
 
@@ -179,6 +181,12 @@ def test_a_bad_section_is_refused_before_torch_loads(workspace, capsys):
     assert "runtime.arithmetic: expected 'portable' or 'native'" in refusal(
         arithmetic.choose, capsys
     )
+
+
+@pytest.mark.skipif("model name" not in CPUS, reason="Linux names x86-64 processors there")
+def test_processor_is_the_model():
+    """Native results are that processor's alone, and so are their stored epochs."""
+    assert f"model name\t: {runtime.processor()}\n" in CPUS
 
 
 def test_environment_tells_what_decides_bytes(monkeypatch):
