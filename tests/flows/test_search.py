@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,13 @@ def test_failed_trials_are_reported_and_the_rest_goes_on(service, done):
     tasks = service.api("POST", "task_runs/filter", flows={"name": {"any_": ["trial"]}})
     attempts = [task["run_count"] for task in tasks if task["name"].startswith("train")]
     assert attempts == [1] * 4
+
+
+def test_no_more_trials_at_once_than_asked_for(service, done):
+    """The next one is ordered when another one has ended."""
+    times = [(run["created"], run["end_time"]) for runs in trials(service).values() for run in runs]
+    spans = [[datetime.fromisoformat(each) for each in pair] for pair in times]
+    assert all(sum(begin <= at < end for begin, end in spans) <= 2 for at, _ in spans)
 
 
 def test_both_machines_have_trained(service, done):
