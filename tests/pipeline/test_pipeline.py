@@ -1,153 +1,22 @@
-"""The pipeline as a whole: what reruns, what dvc.yaml says, and the real thing on the digits."""
+"""The pipeline as a whole, on the digits: what reruns, who can use the model, whose code runs."""
 
-import ast
 import gzip
-import importlib.util
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from benchmarks.classic import Net
-from conftest import ROOT, copy_of_project, dvc, fresh_copy, git, make_run, set_params
+from conftest import copy_of_project, dvc, fresh_copy, git, make_run, set_params
 from ruamel.yaml import YAML
+from test_dvc_yaml import STAGES, outputs
 
-from mnist_pipeline.__main__ import COMPUTING
 from mnist_pipeline.dataset import read_pairs
 from mnist_pipeline.files import NEW_TEST, NEW_TRAIN, write_atomically
+from mnist_pipeline.mnist import TEST_IMAGES, TEST_LABELS
 from mnist_pipeline.new_images import encode, place, read_new
-
-STAGES = ["download", "train", "evaluate", "save"]  # each one needs what the one before it wrote
-PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")
-RAW = "data/MNIST/raw/"
-TRAINING_DATA = [RAW + "train-images-idx3-ubyte.gz", RAW + "train-labels-idx1-ubyte.gz"]
-TEST_DATA = [RAW + "t10k-images-idx3-ubyte.gz", RAW + "t10k-labels-idx1-ubyte.gz"]
-
-
-# dvc.yaml against the source
-
-
-def outputs(stage: str, kinds: tuple[str, ...] = ("outs", "metrics", "plots")) -> dict[str, Any]:
-    """Paths of a stage's outputs → their options."""
-    found: dict[str, Any] = {}
-    for kind in kinds:
-        for entry in PIPELINE["stages"][stage].get(kind, []):
-            found |= entry if isinstance(entry, dict) else {entry: {}}
-    return found
-
-
-def modules() -> dict[str, str]:
-    """Dotted names of the package's modules → their paths."""
-    names = {}
-    for path in (ROOT / "src/mnist_pipeline").rglob("*.py"):
-        source = path.relative_to(ROOT)
-        parts = source.relative_to("src").with_suffix("").parts
-        names[".".join(parts).removesuffix(".__init__")] = str(source)
-    return names
-
-
-def imports(module: str) -> set[str]:
-    """Modules of the package which a module imports itself, wherever in it, in any form."""
-    known = modules()
-    package = module if known[module].endswith("__init__.py") else module.rpartition(".")[0]
-    names = {package}
-    for node in ast.walk(ast.parse((ROOT / known[module]).read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = "." * node.level + (node.module or "")
-            base = importlib.util.resolve_name(base, package)
-            names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
-    return names & known.keys()
-
-
-def closure(stage: str) -> set[str]:
-    """Modules that a stage runs with: __main__, itself, and what these import.
-
-    __main__ itself imports arithmetic for the stages that compute, and for no other.
-    """
-    found: set[str] = set() if stage in COMPUTING else {"mnist_pipeline.arithmetic"}
-    others = set(found)
-    new = {"mnist_pipeline.__main__", f"mnist_pipeline.{stage}"}
-    while new:
-        found |= new
-        new = set().union(*map(imports, new)) - found
-    return found - others
-
-
-def closure_files(stage: str) -> set[str]:
-    """The files of a stage's modules."""
-    return {modules()[name] for name in closure(stage)}
-
-
-def sections_loaded(stage: str) -> set[str]:
-    """Sections of params.yaml that a stage's modules ask load_params for."""
-    return {
-        ast.literal_eval(node.args[0])
-        for path in closure_files(stage)
-        for node in ast.walk(ast.parse((ROOT / path).read_text()))
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Name)
-        and node.func.id == "load_params"
-    }
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_source_deps_are_the_import_closure(stage):
-    """A stage depends on each module it runs with, and on no other; another stage is none."""
-    deps = {dep for dep in PIPELINE["stages"][stage]["deps"] if dep.startswith("src/")}
-    missing, needless = closure_files(stage) - deps, deps - closure_files(stage)
-    assert not missing, f"dvc.yaml: {stage}: deps lack what it imports: {sorted(missing)}"
-    assert not needless, f"dvc.yaml: {stage}: deps name what it never imports: {sorted(needless)}"
-    assert closure(stage).isdisjoint(f"mnist_pipeline.{name}" for name in STAGES if name != stage)
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_params_are_the_sections_loaded(stage):
-    """A stage depends on each section it loads, but for those that change no result."""
-    free = {"log", "machine"}
-    assert set(PIPELINE["stages"][stage]["params"]) == sections_loaded(stage) - free
-
-
-def test_no_stage_reads_data_it_does_not_need():
-    """New test data trains nothing anew, and new training data alone tests nothing anew."""
-    read = {
-        stage: [dep for dep in PIPELINE["stages"][stage]["deps"] if dep.startswith("data/")]
-        for stage in STAGES
-    }
-    training, testing = [*TRAINING_DATA, str(NEW_TRAIN)], [*TEST_DATA, str(NEW_TEST)]
-    assert read == {"download": [], "train": training, "evaluate": testing, "save": []}
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_cmd_is_one_simple_command(stage):
-    """Every stage runs this checkout's code, with no shell left between dvc and python."""
-    expected = f"exec env PYTHONPATH=src python -m mnist_pipeline {stage}"
-    assert PIPELINE["stages"][stage]["cmd"] == expected
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_metrics_alone_are_in_git_and_nothing_switches_the_run_cache_off(stage):
-    """No persist, no always_changed; cache: false for metrics and plots, which lie in metrics/."""
-    assert not PIPELINE["stages"][stage].get("always_changed")
-    in_git = outputs(stage, kinds=("metrics", "plots"))
-    for path, options in outputs(stage).items():
-        assert not options.get("persist"), path
-        assert (options.get("cache") is False) == (path in in_git), path
-    assert all(path.startswith("metrics/") for path in in_git)
-
-
-# The real thing, on the digits
-
-
-def shrink_test_set(repo: Path) -> None:
-    """Change the code: 350 of the embedded digits for testing, not 360."""
-    path = repo / "src/mnist_pipeline/digits.py"
-    assert path.read_text().count("TEST_SIZE = 360") == 1
-    path.write_text(path.read_text().replace("TEST_SIZE = 360", "TEST_SIZE = 350"))
 
 
 def test_every_output_is_locked(undisturbed):
@@ -213,7 +82,7 @@ def test_the_classic_program_can_use_the_model(undisturbed):
     net.eval()
     assert {name.split(".")[0] for name in state} == {"conv1", "conv2", "fc1", "fc2"}
     metrics = json.loads((undisturbed / "metrics/metrics.json").read_text())
-    images, labels = read_pairs(*(undisturbed / name for name in TEST_DATA))
+    images, labels = read_pairs(undisturbed / TEST_IMAGES, undisturbed / TEST_LABELS)
     with torch.no_grad():
         predicted = net((images.unsqueeze(1) / 255 - 0.1307) / 0.3081).argmax(1)
     assert int((predicted == labels).sum()) == metrics["correct"]
@@ -248,6 +117,13 @@ def test_make_run_is_dvc_repro_and_a_summary(undisturbed, tmp_path):
 # A checkout's own code, though another checkout is the one installed
 
 
+def shrink_test_set(repo: Path) -> None:
+    """Change the code: 350 of the embedded digits for testing, not 360."""
+    path = repo / "src/mnist_pipeline/digits.py"
+    assert path.read_text().count("TEST_SIZE = 360") == 1
+    path.write_text(path.read_text().replace("TEST_SIZE = 360", "TEST_SIZE = 350"))
+
+
 @pytest.fixture
 def edited(tmp_path: Path) -> Path:
     """A copy of the project with a committed change to the code."""
@@ -269,7 +145,7 @@ def test_a_worktree_runs_its_own_code(edited, tmp_path):
     set_params(tmp_path / "other", data={"source": "digits"})
     result = dvc(tmp_path / "other", "repro", "download")
     assert result.returncode == 0, result.stdout
-    assert count_labels(tmp_path / "other" / TEST_DATA[1]) == 350
+    assert count_labels(tmp_path / "other" / TEST_LABELS) == 350
 
 
 def test_an_experiment_runs_its_own_code(edited):
@@ -280,6 +156,6 @@ def test_an_experiment_runs_its_own_code(edited):
     assert result.returncode == 0, result.stdout
     (ref,) = git(edited, "for-each-ref", "--format=%(refname)", "refs/exps/*/*/own").split()
     lock = YAML(typ="safe").load(git(edited, "show", f"{ref}:dvc.lock"))
-    (out,) = [out for out in lock["stages"]["download"]["outs"] if out["path"] == TEST_DATA[1]]
+    (out,) = [out for out in lock["stages"]["download"]["outs"] if out["path"] == str(TEST_LABELS)]
     assert count_labels(edited / ".dvc/cache/files/md5" / out["md5"][:2] / out["md5"][2:]) == 350
     assert git(edited, "status", "--porcelain") == ""

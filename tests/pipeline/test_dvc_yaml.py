@@ -1,0 +1,127 @@
+"""dvc.yaml against the source: what a stage runs with, reads and writes is what it says."""
+
+import ast
+import importlib.util
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from ruamel.yaml import YAML
+
+from mnist_pipeline.__main__ import COMPUTING
+from mnist_pipeline.files import NEW_TEST, NEW_TRAIN
+from mnist_pipeline.mnist import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
+
+STAGES = ["download", "train", "evaluate", "save"]
+PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")
+
+
+def outputs(stage: str, kinds: tuple[str, ...] = ("outs", "metrics", "plots")) -> dict[str, Any]:
+    """Paths of a stage's outputs → their options."""
+    found: dict[str, Any] = {}
+    for kind in kinds:
+        for entry in PIPELINE["stages"][stage].get(kind, []):
+            found |= entry if isinstance(entry, dict) else {entry: {}}
+    return found
+
+
+def modules() -> dict[str, str]:
+    """Dotted names of the package's modules → their paths."""
+    names = {}
+    for path in (ROOT / "src/mnist_pipeline").rglob("*.py"):
+        source = path.relative_to(ROOT)
+        parts = source.relative_to("src").with_suffix("").parts
+        names[".".join(parts).removesuffix(".__init__")] = str(source)
+    return names
+
+
+def imports(module: str) -> set[str]:
+    """Modules of the package which a module imports itself, wherever in it, in any form."""
+    known = modules()
+    package = module if known[module].endswith("__init__.py") else module.rpartition(".")[0]
+    names = {package}
+    for node in ast.walk(ast.parse((ROOT / known[module]).read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            base = importlib.util.resolve_name(base, package)
+            names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+    return names & known.keys()
+
+
+def closure(stage: str) -> set[str]:
+    """Modules that a stage runs with: __main__, itself, and what these import.
+
+    __main__ itself imports arithmetic for the stages that compute, and for no other.
+    """
+    found: set[str] = set() if stage in COMPUTING else {"mnist_pipeline.arithmetic"}
+    others = set(found)
+    new = {"mnist_pipeline.__main__", f"mnist_pipeline.{stage}"}
+    while new:
+        found |= new
+        new = set().union(*map(imports, new)) - found
+    return found - others
+
+
+def closure_files(stage: str) -> set[str]:
+    """The files of a stage's modules."""
+    return {modules()[name] for name in closure(stage)}
+
+
+def sections_loaded(stage: str) -> set[str]:
+    """Sections of params.yaml that a stage's modules ask load_params for."""
+    return {
+        ast.literal_eval(node.args[0])
+        for path in closure_files(stage)
+        for node in ast.walk(ast.parse((ROOT / path).read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "load_params"
+    }
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_source_deps_are_the_import_closure(stage):
+    """A stage depends on each module it runs with, and on no other; another stage is none."""
+    deps = {dep for dep in PIPELINE["stages"][stage]["deps"] if dep.startswith("src/")}
+    missing, needless = closure_files(stage) - deps, deps - closure_files(stage)
+    assert not missing, f"dvc.yaml: {stage}: deps lack what it imports: {sorted(missing)}"
+    assert not needless, f"dvc.yaml: {stage}: deps name what it never imports: {sorted(needless)}"
+    assert closure(stage).isdisjoint(f"mnist_pipeline.{name}" for name in STAGES if name != stage)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_params_are_the_sections_loaded(stage):
+    """A stage depends on each section it loads, but for those that change no result."""
+    free = {"log", "machine"}
+    assert set(PIPELINE["stages"][stage]["params"]) == sections_loaded(stage) - free
+
+
+def test_no_stage_reads_data_it_does_not_need():
+    """New test data trains nothing anew, and new training data alone tests nothing anew."""
+    read = {
+        stage: [dep for dep in PIPELINE["stages"][stage]["deps"] if dep.startswith("data/")]
+        for stage in STAGES
+    }
+    training = [str(path) for path in (TRAIN_IMAGES, TRAIN_LABELS, NEW_TRAIN)]
+    testing = [str(path) for path in (TEST_IMAGES, TEST_LABELS, NEW_TEST)]
+    assert read == {"download": [], "train": training, "evaluate": testing, "save": []}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_cmd_is_one_simple_command(stage):
+    """Every stage runs this checkout's code, with no shell left between dvc and python."""
+    expected = f"exec env PYTHONPATH=src python -m mnist_pipeline {stage}"
+    assert PIPELINE["stages"][stage]["cmd"] == expected
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_metrics_alone_are_in_git_and_nothing_switches_the_run_cache_off(stage):
+    """No persist, no always_changed; cache: false for metrics and plots, which lie in metrics/."""
+    assert not PIPELINE["stages"][stage].get("always_changed")
+    in_git = outputs(stage, kinds=("metrics", "plots"))
+    for path, options in outputs(stage).items():
+        assert not options.get("persist"), path
+        assert (options.get("cache") is False) == (path in in_git), path
+    assert all(path.startswith("metrics/") for path in in_git)
