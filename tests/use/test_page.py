@@ -94,6 +94,14 @@ def test_drawing_with_the_mouse(open_page: Open, server: Server) -> None:
     expect_refusal(page, "")
 
 
+def test_the_answer_waits_for_no_idle_moment(open_page: Open, server: Server) -> None:
+    """After a stroke, Chromium's toBlob may take a second: the page does without."""
+    page = open_page()
+    page.evaluate("HTMLCanvasElement.prototype.toBlob = () => {}")
+    draw(page, SEVEN)
+    expect_answer(page, server)
+
+
 def test_drawing_with_a_finger_on_a_phone(open_page: Open, server: Server) -> None:
     """A finger draws instead of scrolling, and nothing is wider than 360 pixels."""
     page = open_page(**PHONE)
