@@ -224,7 +224,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def undisturbed(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project after a real repro by one process of one thread. Not to be changed for good."""
+    """The project after a real repro by one process of one thread. Put back what you change."""
     folder = shutil.copytree(project, tmp_path_factory.mktemp("undisturbed") / "project")
     set_params(folder, machine={"threads": 1})
     done = dvc(folder, "repro")

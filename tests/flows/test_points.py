@@ -74,10 +74,17 @@ def test_refused_before_any_trial(grid, message):
         points(grid, "grid")
 
 
-def test_values_are_those_of_the_clone():
-    """Its own code says what its params.yaml may hold, also at the ends of a range."""
-    grid = {"train.gamma": [0.5], "train.lr": {"low": -1, "high": 1}}
-    with pytest.raises(InputError, match=r"^values: train.lr: expected greater than 0, found -1$"):
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ({"train.lr": {"low": -1, "high": 1}}, "train.lr: expected greater than 0, found -1"),
+        ({"train.gamma": {"low": 0.5, "high": 2}}, "train.gamma: expected less than .* found 2"),
+    ],
+)
+def test_values_are_those_of_the_clone(grid, message):
+    """Its own code says what its params.yaml may hold, also at both ends of a range."""
+    grid = {"train.seed": [1]} | grid
+    with pytest.raises(InputError, match=f"^values: {message}$"):
         check(ROOT, TypeAdapter(Grid).validate_python(grid))
 
 
