@@ -14,7 +14,7 @@ export USER ?= somebody
 # It would hide flows, which lies in this folder.
 unexport PYTHONSAFEPATH
 
-.PHONY: help setup run test test-slow lint audit audit-short report noise matrix \
+.PHONY: help setup run test test-slow lint audit report noise matrix \
   bench bench-retraining bench-pictures bench-corrections predict app collect versions rollback search schedule lock
 
 help:  ## list these targets
@@ -50,9 +50,6 @@ lint: setup  ## check style (ruff), types (mypy) and GitHub's workflows (zizmor,
 
 audit: setup  ## reproduce the committed dvc.lock from nothing, compare every output
 	@python -m mnist_pipeline audit
-
-audit-short: setup  ## the same with two short runs on the digits (2 minutes)
-	@python -m mnist_pipeline audit --short
 
 report: setup  ## say whether the metrics changed for real since BASE=origin/main
 	@python -m mnist_pipeline report --base $(BASE) --pictures build/report

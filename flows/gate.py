@@ -1,11 +1,12 @@
 """May this result be published? Whatever is missing or odd is a reason not to."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from mnist_pipeline.files import ERRORS, METRICS, NEW, InputError, parse_yaml, read_text
+from mnist_pipeline.files import InputError, parse_yaml, read_text
 from mnist_pipeline.params import PATH
-from mnist_pipeline.review.git import git
-from mnist_pipeline.review.result import LOCK, Result, parse_result, read_result
+from mnist_pipeline.review.git import check_out, git
+from mnist_pipeline.review.result import LOCK, Result, read_result
 from mnist_pipeline.review.statistics import Comparison, compare, compare_new
 from mnist_pipeline.use.versions import PROD, read_tags
 
@@ -21,10 +22,9 @@ def approve(folder: Path, publish: str, alpha: float) -> str:
     if not git(folder, "ls-tree", published, LOCK):
         return "the first publication: nothing to compare with"
     try:
-        texts = [git(folder, "show", f"{published}:{path}") for path in (METRICS, ERRORS, LOCK)]
-        if git(folder, "ls-tree", published, str(NEW)):
-            texts.insert(2, git(folder, "show", f"{published}:{NEW}"))
-        old = parse_result(*texts[:-1], lock=texts[-1])
+        with TemporaryDirectory() as name:
+            check_out(folder, published, before := Path(name) / "published")
+            old = read_result(before)
     except InputError as error:
         raise InputError(f"the published result is incomplete or malformed: {error}") from error
     if old.test_set != new.test_set:

@@ -112,6 +112,15 @@ def test_missing_file_is_refused(clone, name):
         approve(clone, "branch", 0.05)
 
 
+def test_published_result_that_was_edited_is_refused(clone):
+    """There is nothing sound to compare with."""
+    (clone / "metrics/errors.csv").write_text("index,label,predicted,confidence\n")
+    git(clone, "commit", "--quiet", "--all", "--message=fewer errors")
+    write_result(clone)
+    with pytest.raises(InputError, match=r"the published result .*errors.csv: edited by hand"):
+        approve(clone, "branch", 0.05)
+
+
 def test_first_publication_says_so(clone):
     """Nothing was ever published: no dvc.lock at the tip."""
     git(clone, "rm", "--quiet", "-r", "--cached", "dvc.lock", "metrics")

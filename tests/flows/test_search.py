@@ -118,7 +118,8 @@ def test_table_and_experiments_agree(service, origin, done):
         found[ref.rpartition("/")[2]] = float(history.rpartition(",")[2])
     assert found == dict(zip(trained["experiment"], trained["validation_accuracy"], strict=True))
     assert len(found) == 2
-    assert f"\n| 0.5 | {100 * sum(found.values()) / 2:.2f} % |" in done.stdout
+    mean = f"{100 * sum(found.values()) / 2:.2f} %"
+    assert re.search(rf"^\| +0\.5 \| {mean} +\|", done.stdout, re.MULTILINE)
 
 
 def test_commands_for_the_next_step_work(service, origin, done, tmp_path):
@@ -144,8 +145,8 @@ def test_search_from_the_dashboard_proposes_the_best(service, origin, done):
     (fault,) = re.findall(r"^- (trial-\w{12}): Refused", ranking, re.MULTILINE)
     again = {name for name, runs in trials(service).items() if len(runs) > len(known[name])}
     assert again == {fault}
-    assert re.search(r"^\| 0\.5 .* trial-\w{12} \|$", ranking, re.MULTILINE)
-    assert re.search(r"^\| 1e\+30 .* – \|$", ranking, re.MULTILINE)
+    assert re.search(r"^\| +0\.5 .* trial-\w{12} +\|$", ranking, re.MULTILINE)
+    assert re.search(r"^\| +1e\+30 .* – +\|$", ranking, re.MULTILINE)
     assert git(origin, "rev-parse", "main") == before
     branch = re.search(r"retrain/\w{12}", message)[0]
     changed = git(origin, "diff", "--name-only", f"main...{branch}").split()

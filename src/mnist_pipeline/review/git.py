@@ -70,23 +70,17 @@ def resolve(top: Path, name: str) -> str:
     from dvc.scm import SCM, RevError, resolve_rev  # noqa: PLC0415 (only the report needs it)
 
     try:
-        return _commit(top, name)
-    except InputError:
-        if not name:  # which DVC takes for HEAD
-            raise
-    try:
         with SCM(str(top)) as scm:
-            return _commit(top, resolve_rev(scm, name))
+            found = resolve_rev(scm, name) if name else name  # which DVC would take for HEAD
+        return git(top, "rev-parse", "--verify", f"{found}^{{commit}}").strip()
     except (RevError, InputError) as error:
         raise InputError(f"{name}: expected a commit or an experiment of DVC: {error}") from error
 
 
-def _commit(top: Path, name: str) -> str:
-    return git(top, "rev-parse", "--verify", f"{name}^{{commit}}").strip()
-
-
 def is_experiment(top: Path, commit: str) -> bool:
-    """Whether a commit is that of an experiment of DVC."""
+    """Whether a commit is that of an experiment of DVC, and on no branch."""
+    if git(top, "for-each-ref", "--count=1", f"--contains={commit}", "refs/heads", "refs/remotes"):
+        return False
     return bool(git(top, "for-each-ref", f"--points-at={commit}", "refs/exps/??/*/*"))
 
 

@@ -12,10 +12,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mnist_pipeline.files import InputError
+from mnist_pipeline.files import NEW_TEST, InputError
 from mnist_pipeline.review.schema import Change, Evidence, NewImages, Report, Side, Spread
 
-LIMIT = 1_000_000  # bytes of a report
 ROWS = 30  # shown of a table; the data may have more
 VISIBLE = "LNPS"  # Unicode's letters, numbers, punctuation, symbols: no controls, no bidi, no marks
 
@@ -30,16 +29,12 @@ def main() -> None:
 
 
 def read_report(path: Path, head: str) -> Report:
-    """The report in a file; InputError where it is too large, malformed or of another commit."""
-    with path.open("rb") as file:
-        content = file.read(LIMIT + 1)
-    if len(content) > LIMIT:
-        raise InputError(f"{path}: expected at most {LIMIT:,} bytes, found more")
+    """The report in a file; InputError where it is malformed or of another commit."""
     try:
-        report = Report.model_validate_json(content)
+        report = Report.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
         # The log must not repeat what a stranger wrote: GitHub obeys commands in it.
+        fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = re.sub(r"[^\w.]", "?", ".".join(map(str, fault["loc"])), flags=re.ASCII)[:80]
         what = f"{fault['type']} at {where or 'the top'}"
         raise InputError(f"{path}: expected a report, found {what}") from None
@@ -122,7 +117,9 @@ def explain_new(new: NewImages) -> list[str]:
     """The verdict on the new test images, and how many images were added."""
     counts = f"{new.fixed:,} fixed, {new.broken:,} broken, p = {new.p_value:.3g}"
     line = f"**{new.verdict.capitalize()}** on the {new.known:,} new test images that both know"
-    added = f"New images added: {new.to_train:,} to train with, {new.to_test:,} to test with."
+    tests = sum(name.startswith(str(NEW_TEST)) for name in new.added)
+    train = len(new.added) - tests
+    added = f"New images added: {train:,} to train with, {tests:,} to test with."
     rows = [[Path(name).name[:1], name] for name in new.added]
     judged = [f"{line} ({counts})"] if new.known else []
     return [*judged, *([added] if rows else []), tabulate("Images added", "label file", rows)]
@@ -174,14 +171,13 @@ def cell(value: Any) -> str:
 
 
 def shift(change: Change) -> str | None:
-    """How far a number changed, and whether for the better; None for what is no number."""
+    """How far a number changed; None for what is no number."""
     old, new = change.old, change.new
     if isinstance(old, bool | str | None) or isinstance(new, bool | str | None):
         return None
-    words = {None: "", True: ", better", False: ", worse"}
     by = new - old
     size = f"{by:+,}" if isinstance(by, int) else f"{by:+.2g}"
-    return size.replace("-", "−", 1) + words[change.better]
+    return size.replace("-", "−", 1)
 
 
 def code(text: str, width: int = 80) -> str:

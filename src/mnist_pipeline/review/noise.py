@@ -112,11 +112,7 @@ def configuration(folder: Path) -> str:
     """
     params = parse_yaml(read_text(folder / PARAMS), PARAMS)
     lock = parse_yaml(read_text(folder / LOCK), LOCK)
-    parts: dict[str, Any] = {"code": {}}
-    for section in SECTIONS:
-        if not isinstance(params.get(section), dict):
-            raise InputError(f"{PARAMS}: {section}: expected a section of this name, found none")
-        parts[section] = dict(params[section])
+    parts: dict[str, Any] = {section: params.get(section) for section in SECTIONS} | {"code": {}}
     parts["train"].pop("seed", None)
     for stage in ("train", "evaluate"):
         deps = hashes(lock, stage, "deps").items()

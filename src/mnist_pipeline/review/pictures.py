@@ -2,46 +2,35 @@
 
 import csv
 import io
+from collections import Counter
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from mnist_pipeline.files import HISTORY, NEW_TEST, InputError, read_text, write_atomically
-from mnist_pipeline.review.result import Result, find_new, read_result
+from mnist_pipeline.review.result import Answer, find_new, read_result
 
-PICTURES = ("learning_curves.png", "confusion.png", "new_images.png")
 Curves = dict[str, list[float]]
 LOSSES = {"train_loss": "training loss", "validation_loss": "validation loss"}
 ACCURACY = {"validation_accuracy": "validation accuracy"}
 SHOWN, ACROSS = 300, 15  # new images
-LOOKS = {"base": ("0.55", "--"), "head": ("tab:blue", "-")}  # color, line
+LOOKS = (("0.55", "--", 3), ("tab:blue", "-", 2))  # base and head: color, line, height
 
 
 def illustrate(folders: list[Path], target: Path) -> list[str]:
-    """Draw what both folders have, and the images added; a line for what could not be drawn."""
+    """Draw curves, confusions and the images added; a line for what could not be drawn."""
     faults = []
-    for name in PICTURES:  # of an earlier report
-        (target / name).unlink(missing_ok=True)
-    for name, read, paint in (
-        (PICTURES[0], read_history, learning_curves),
-        (PICTURES[1], read_result, confusions),
-    ):
-        found: dict[str, Any] = {}
-        for folder in folders:
-            try:
-                found[folder.name] = read(folder)
-            except (InputError, OSError) as error:
-                faults.append(f"{name}: {folder.name}: {error}")
-        if found:
-            write(target / name, paint(found))
-    if added := sorted(find_new(folders[1]) - find_new(folders[0])):
+    for draw in (learning_curves, confusion, new_images):
+        path = target / f"{draw.__name__}.png"
+        path.unlink(missing_ok=True)  # of an earlier report
         try:
-            write(target / PICTURES[2], new_images(folders[1], added))
-        except (OSError, SyntaxError) as error:  # which Pillow raises for what is no PNG
-            faults.append(f"{PICTURES[2]}: {error}")
+            if figure := draw(folders):
+                write(path, figure)
+        except (InputError, OSError, SyntaxError) as error:  # Pillow's, for what is no PNG
+            faults.append(f"{path.name}: {error}")
     return faults
 
 
@@ -52,15 +41,17 @@ def write(path: Path, figure: Figure) -> None:
     write_atomically(path, content.getvalue())
 
 
-def new_images(folder: Path, names: list[str]) -> Figure:
+def new_images(folders: list[Path]) -> Figure | None:
     """The first images that were added, each under its label, those to test with in blue."""
+    if not (names := sorted(find_new(folders[1]) - find_new(folders[0]))):
+        return None
     rows = -(-len(names[:SHOWN]) // ACROSS)
     figure = Figure(figsize=(0.7 * ACROSS, 0.95 * rows + 0.5), dpi=110, layout="constrained")
     figure.suptitle(f"{len(names):,} images added; label, and in blue those to test with")
     for axis in (axes := figure.subplots(rows, ACROSS, squeeze=False).ravel()):
         axis.axis("off")
     for axis, name in zip(axes, names[:SHOWN], strict=False):
-        axis.imshow(imread(folder / name), cmap="gray_r", vmin=0, vmax=1)
+        axis.imshow(imread(folders[1] / name), cmap="gray_r", vmin=0, vmax=1)
         test = name.startswith(str(NEW_TEST))
         axis.set_title(Path(name).name[0], color="tab:blue" if test else "black")
     return figure
@@ -80,16 +71,16 @@ def read_history(folder: Path) -> Curves:
         raise InputError(f"{HISTORY}: expected {expected}, found: {error}") from error
 
 
-def learning_curves(histories: dict[str, Curves]) -> Figure:
+def learning_curves(folders: list[Path]) -> Figure:
     """Losses on the left, validation accuracy on the right, by epoch."""
     figure = Figure(figsize=(11, 4.2), dpi=110, layout="constrained")
     left, right = figure.subplots(1, 2)
-    for side, curves in histories.items():
-        color, line = LOOKS[side]
+    for side, (color, line, height) in zip(folders, LOOKS, strict=True):
+        curves = read_history(side)
         for (column, what), marker in zip((LOSSES | ACCURACY).items(), "xoo", strict=True):
             axis: Axes = right if column in ACCURACY else left
             (curve,) = axis.plot(curves["epoch"], curves[column], marker, color=color, ms=4)
-            curve.set(label=f"{side}, {what}", linestyle=line, zorder=3 if side == "base" else 2)
+            curve.set(label=f"{side.name}, {what}", linestyle=line, zorder=height)
     for axis, title in ((left, "Mean negative log-likelihood"), (right, "Validation accuracy")):
         axis.set(title=title, xlabel="epoch")
         axis.locator_params(axis="x", integer=True)
@@ -97,30 +88,23 @@ def learning_curves(histories: dict[str, Curves]) -> Figure:
     return figure
 
 
-def confusions(results: dict[str, Result]) -> Figure:
-    """How often each class was taken for which other one."""
-    tables = {side: confusion(result) for side, result in results.items()}
-    most = max(max(map(max, table)) for table in tables.values())
-    figure = Figure(figsize=(5.6 * len(tables), 5.4), dpi=110, layout="constrained")
-    axes = figure.subplots(1, len(tables), squeeze=False)[0]
-    for axis, (side, table) in zip(axes, tables.items(), strict=True):
-        axis.imshow(table, cmap="Blues", vmin=0, vmax=max(most, 1))
-        for label, row in enumerate(table):
-            for predicted, count in enumerate(row):
-                color = "white" if count > 0.6 * most else "black"
-                axis.text(predicted, label, f"{count or ''}", ha="center", va="center", color=color)
-        title = f"{side}: {sum(map(sum, table)):,} errors"
-        names = list(results[side].metrics.recall)
+def confusion(folders: list[Path]) -> Figure:
+    """How often each class was taken for which other one: a row a class, a column an answer."""
+    results = [read_result(folder) for folder in folders]
+    counts = [Counter(result.errors.values()) for result in results]
+    most = max(1, *(count for each in counts for count in each.values()))
+    figure = Figure(figsize=(11.2, 5.4), dpi=110, layout="constrained")
+    for axis, folder, result, count in zip(
+        figure.subplots(1, 2), folders, results, counts, strict=True
+    ):
+        names = list(result.metrics.recall)
+        table = [[count[Answer(label, predicted)] for predicted in names] for label in names]
+        axis.imshow(table, cmap="Blues", vmin=0, vmax=most)
+        for (row, column), number in np.ndenumerate(table):
+            color = "white" if number > 0.6 * most else "black"
+            axis.text(column, row, f"{number or ''}", ha="center", va="center", color=color)
+        title = f"{folder.name}: {count.total():,} errors"
         axis.set(title=title, xlabel="predicted", ylabel="label")
         axis.set_xticks(range(len(names)), names)
         axis.set_yticks(range(len(names)), names)
     return figure
-
-
-def confusion(result: Result) -> list[list[int]]:
-    """Errors as counts: a row for each true class, a column for each predicted one."""
-    names = list(result.metrics.recall)
-    table = [[0] * len(names) for _ in names]
-    for label, predicted in result.errors.values():
-        table[names.index(label)][names.index(predicted)] += 1
-    return table

@@ -4,26 +4,17 @@ Never by the test images: on them, the best of many would look better than it is
 """
 
 import io
-from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from mnist_pipeline.files import HISTORY, InputError
-
 SEED, SCORE, NAME, FAULT = "train.seed", "validation_accuracy", "experiment", "fault"
 
 
 def last_accuracy(history: str) -> float:
-    """The validation accuracy after the last epoch, 0 to 1, from the text of history.csv.
-
-    Raises InputError where no image was held out.
-    """
-    value = pd.read_csv(io.StringIO(history))[SCORE].iloc[-1]
-    if pd.isna(value):
-        raise InputError(f"{HISTORY}: {SCORE}: expected a number; train.validation_fraction is 0")
-    return float(value)
+    """The validation accuracy after the last epoch, 0 to 1, from the text of history.csv."""
+    return float(pd.read_csv(io.StringIO(history))[SCORE].iloc[-1])
 
 
 def searched(trials: pd.DataFrame) -> list[str]:
@@ -74,9 +65,8 @@ def to_markdown(ranking: pd.DataFrame) -> str:
     """A ranking as a table in Markdown, accuracies in per cent."""
     shown = ranking.rename(columns={"mean": "validation accuracy", "count": "trained"})
     for name in ("validation accuracy", "min", "max"):
-        shown[name] = [f"{value:.2f} %" if pd.notna(value) else None for value in 100 * shown[name]]
-    rows: list[list[Any]] = [[*shown], ["---"] * len(shown.columns), *shown.to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(map(_cell, row))} |" for row in rows)
+        shown[name] = shown[name].mul(100).map("{:.2f} %".format, na_action="ignore")
+    return str(shown.fillna("–").to_markdown(index=False, floatfmt=".4g"))
 
 
 def draw(trials: pd.DataFrame, logarithmic: set[str]) -> Figure:
@@ -101,9 +91,3 @@ def draw(trials: pd.DataFrame, logarithmic: set[str]) -> Figure:
             axis.xaxis.set_major_formatter("{x:g}")
             axis.xaxis.set_minor_formatter("{x:g}")
     return figure
-
-
-def _cell(value: Any) -> str:
-    if pd.isna(value):
-        return "–"  # no trial of the point was trained
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any
 
 from dvc.exceptions import DvcException
 
-from mnist_pipeline.files import NEW_TEST, InputError
+from mnist_pipeline.files import InputError
 from mnist_pipeline.review.git import (
     check_out,
     copy_workspace,
@@ -22,14 +22,12 @@ from mnist_pipeline.review.git import (
 from mnist_pipeline.review.markdown import render
 from mnist_pipeline.review.noise import read_spread
 from mnist_pipeline.review.result import LOCK, Answer, Result, find_new, read_result
-from mnist_pipeline.review.schema import Change, Evidence, Flip, NewImages, Report, Side
+from mnist_pipeline.review.schema import Evidence, Flip, NewImages, Report, Side
 from mnist_pipeline.review.staleness import affected, differing, stale
 from mnist_pipeline.review.statistics import ALPHA, compare, compare_new, interval, least
 
-HIGHER, LOWER = ("accuracy", "correct", "macro_f1", "recall"), ("loss", "ece")  # is better
 FOLDER = "mnist_pipeline-report-"  # start of the temporary folder's name
 MOST = 1000  # images in the data, which a comment takes up to a megabyte of
-Found = TypeVar("Found")
 
 
 def main() -> None:
@@ -95,14 +93,14 @@ def look(
         Side(name=name, commit=commit, stale=attempt(notes, folder.name, stale, folder))
         for name, commit, folder in zip(names, commits, folders, strict=True)
     ]
-    metrics = attempt(notes, "metrics", find_changes, *folders, "metrics") or []
-    params = attempt(notes, "params", find_changes, *folders, "params") or []
+    metrics = attempt(notes, "metrics", differing, *folders, "metrics") or []
+    params = attempt(notes, "params", differing, *folders, "params") or []
     stages = attempt(notes, "stages", affected, *folders) or []
     spread = attempt(notes, "seed spread", read_spread, folders)
     if pictures:
         from mnist_pipeline.review.pictures import illustrate  # noqa: PLC0415 (matplotlib is slow)
 
-        notes += illustrate(folders, pictures)
+        notes += map(explain_fault, illustrate(folders, pictures))
     base, head = sides
     return Report(
         base=base,
@@ -116,9 +114,7 @@ def look(
     )
 
 
-def attempt(
-    notes: list[str], what: str, work: Callable[..., Found], *arguments: Any
-) -> Found | None:
+def attempt(notes: list[str], what: str, work: Callable[..., Any], *arguments: Any) -> Any:
     """What some work gives; None, and a note, where it meets bad input."""
     try:
         return work(*arguments)
@@ -127,7 +123,7 @@ def attempt(
         return None
 
 
-def explain_fault(error: Exception) -> str:
+def explain_fault(error: Exception | str) -> str:
     """A message in one line, without the temporary folder that the report looked at."""
     return " ".join(re.sub(rf"[\w./-]*{FOLDER}\w+/\w+/", "", str(error)).split())
 
@@ -176,10 +172,7 @@ def judge_new(old: Path, new: Path) -> NewImages | None:
     before, after = find_new(old), find_new(new)
     if not before | after:
         return None
-    added = sorted(after - before)
-    tests = sum(name.startswith(str(NEW_TEST)) for name in added)
-    results = [read_result(folder) for folder in (old, new)]
-    known, found = compare_new(*results)
+    known, found = compare_new(read_result(old), read_result(new))
     fixed, broken = len(found.fixed), len(found.broken)
     few = least(fixed + broken, ALPHA) is None
     return NewImages(
@@ -188,9 +181,7 @@ def judge_new(old: Path, new: Path) -> NewImages | None:
         broken=broken,
         p_value=found.p_value,
         verdict="too few to judge" if few else found.verdict(ALPHA),
-        to_train=len(added) - tests,
-        to_test=tests,
-        added=added[:MOST],
+        added=sorted(after - before),
     )
 
 
@@ -199,18 +190,3 @@ def flip(index: int, old: Result, new: Result) -> Flip:
     label = (old.errors.get(index) or new.errors[index]).label
     answers = [each.errors.get(index, Answer(label, label)).predicted for each in (old, new)]
     return Flip(index=index, label=label, old=answers[0], new=answers[1])
-
-
-def find_changes(old: Path, new: Path, kind: str) -> list[Change]:
-    """The "metrics" or "params" that differ between two folders."""
-    return [
-        Change(file=file, name=name, old=before, new=after, better=better(name, before, after))
-        for file, name, before, after in differing(old, new, kind)
-    ]
-
-
-def better(name: str, old: Any, new: Any) -> bool | None:
-    """Whether a metric changed for the better; None where nobody can say."""
-    root = name.split(".", maxsplit=1)[0]
-    numbers = {type(old), type(new)} <= {int, float}
-    return (new > old) == (root in HIGHER) if numbers and root in HIGHER + LOWER else None

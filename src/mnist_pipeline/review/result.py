@@ -40,36 +40,28 @@ class Result(NamedTuple):
 def read_result(folder: Path) -> Result:
     """The result in a folder, whose files are still those that dvc.lock names.
 
-    Raises InputError as `parse_result` does, and where a file is missing or edited by hand.
+    Raises InputError where one is missing, malformed or edited by hand.
     """
-    lock = _read(folder, LOCK)
-    written = hashes(parse_yaml(lock, LOCK), "evaluate", "outs")
-    texts = {str(path): _read(folder, str(path)) for path in (METRICS, ERRORS)}
-    if str(NEW) in written:
-        texts[str(NEW)] = _read(folder, str(NEW))
-    found = parse_result(*texts.values(), lock=lock)
-    for name, text in texts.items():
-        md5 = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
-        if written.get(name) != md5:
-            expected = f"expected the MD5 of {LOCK}, {written.get(name)}, found {md5}"
-            raise InputError(f"{name}: edited by hand: {expected}")
-    return found
+    if not (folder / LOCK).is_file():
+        raise InputError(f"{LOCK}: expected a file, found none")
+    lock = parse_yaml(read_text(folder / LOCK), LOCK)
+    written = hashes(lock, "evaluate", "outs")
+    metrics = parse_metrics(_read(folder, METRICS, written))
+    wrong = _answers(_read(folder, ERRORS, written), "index", int, ERRORS)
+    new = _answers(_read(folder, NEW, written), "name", str, NEW) if str(NEW) in written else {}
+    return Result(metrics, wrong, new, _test_set(lock))
 
 
-def parse_result(metrics: str, errors: str, new: str = "", *, lock: str) -> Result:
-    """A result from the texts of metrics.json, errors.csv, new.csv (empty: none) and dvc.lock.
-
-    Raises InputError where one is malformed.
-    """
-    wrong = _answers(errors, "index", int, ERRORS)
-    new_answers = _answers(new, "name", str, NEW)
-    return Result(parse_metrics(metrics), wrong, new_answers, _test_set(parse_yaml(lock, LOCK)))
-
-
-def _read(folder: Path, name: str) -> str:
-    if not (folder / name).is_file():
-        raise InputError(f"{name}: expected a file, found none")
-    return read_text(folder / name)
+def _read(folder: Path, path: Path, written: dict[str, str]) -> str:
+    """The text of a file that is the one which dvc.lock names."""
+    if not (folder / path).is_file():
+        raise InputError(f"{path}: expected a file, found none")
+    text, expected = read_text(folder / path), written.get(str(path))
+    md5 = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+    if md5 != expected:
+        what = f"expected the MD5 of {LOCK}, {expected}, found {md5}"
+        raise InputError(f"{path}: edited by hand: {what}")
+    return text
 
 
 def find_new(folder: Path) -> set[str]:

@@ -2,23 +2,17 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
 from mnist_pipeline.files import Record
-
-
-def encodable(text: str) -> str:
-    """A text without what UTF-8 cannot encode."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def plain(value: Any) -> Any:
     """A value as it is; as text where it is a list, say, or a number that JSON may not hold."""
     number = isinstance(value, int | float) and abs(value) < 1e15  # not so: NaN
-    return value if number or value is None else encodable(str(value))
+    return value if number or value is None else str(value)
 
 
-Text = Annotated[str, AfterValidator(encodable)]
 Count = Annotated[int, Field(ge=0, le=10**6)]
 Share = Annotated[float, Field(ge=-1, le=1)]
 Value = Annotated[bool | int | float | str | None, BeforeValidator(plain)]
@@ -28,9 +22,9 @@ Verdict = Literal["improvement", "regression", "no evidence of a difference", "n
 class Side(Record):
     """One of the two that are compared."""
 
-    name: Text  # as it was asked for
+    name: str  # as it was asked for
     commit: str = Field(pattern=r"^[0-9a-f]{40,64}$")  # for the workspace: what it is based on
-    stale: list[Text] | None  # what in dvc.lock and metrics/ is not of this code; None: not known
+    stale: list[str] | None  # what in dvc.lock and metrics/ is not of this code; None: not known
 
 
 class Evidence(Record):
@@ -49,27 +43,26 @@ class Flip(Record):
     """A test image that one model gets right and the other wrong."""
 
     index: Count
-    label: Text
-    old: Text
-    new: Text
+    label: str
+    old: str
+    new: str
 
 
 class Change(Record):
     """A metric, parameter or fact of the environment that differs; None: not there."""
 
-    file: Text
-    name: Text
+    file: str
+    name: str
     old: Value
     new: Value
-    better: bool | None = None  # None: nobody can say
 
 
 class Step(Record):
     """A stage that the change affects."""
 
-    name: Text
-    changed: list[Text]  # its inputs that differ from the base's
-    after: list[Text]  # stages before it that are affected
+    name: str
+    changed: list[str]  # its inputs that differ from the base's
+    after: list[str]  # stages before it that are affected
 
 
 class Spread(Record):
@@ -90,9 +83,7 @@ class NewImages(Record):
     broken: Count
     p_value: float = Field(ge=0, le=1)
     verdict: Verdict | Literal["too few to judge"]
-    to_train: Count  # were added
-    to_test: Count
-    added: list[Text]  # their files, the first thousand
+    added: list[str]  # their files
 
 
 class Report(Record):
@@ -101,11 +92,11 @@ class Report(Record):
     base: Side
     head: Side
     verdict: Verdict
-    reason: Text = ""  # why not comparable
+    reason: str = ""  # why not comparable
     evidence: Evidence | None = None
     new: NewImages | None = None  # None: there are none
     spread: Spread | None = None
     flips: list[Flip] = Field(default=[])  # the first thousand
     changes: list[Change] = Field(default=[])
     stages: list[Step] = Field(default=[])
-    notes: list[Text] = Field(default=[])  # what could not be looked at, and why
+    notes: list[str] = Field(default=[])  # what could not be looked at, and why

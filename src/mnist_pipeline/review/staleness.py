@@ -10,10 +10,11 @@ from typing import Any
 from dvc.repo import Repo
 from dvc.repo.graph import get_subgraph_of_nodes
 from dvc.utils.diff import diff, format_dict
+from dvc.utils.flatten import flatten
 
 from mnist_pipeline.files import InputError
 from mnist_pipeline.review.result import LOCK
-from mnist_pipeline.review.schema import Step
+from mnist_pipeline.review.schema import Change, Step
 
 
 def open_folder(folder: Path) -> Repo:
@@ -47,9 +48,8 @@ def _steps(repo: Repo, outputs: bool) -> list[Step]:
     stages = [stage for stage in repo.index.stages if stage.cmd]  # the others are dvc add's
     if not stages:
         raise InputError("dvc.yaml: expected stages, found none")
-    own = {stage: _inputs(repo, stage) for stage in stages}
-    if outputs:
-        own = {stage: what + _outputs(repo, stage) for stage, what in own.items()}
+    known = {out.fs_path: out.hash_info for out in repo.index.outs}
+    own = {stage: _differing(stage, known, outputs) for stage in stages}
     first = [stage for stage, what in own.items() if what]
     if not first:  # DVC would take it for all
         return []
@@ -62,42 +62,23 @@ def _steps(repo: Repo, outputs: bool) -> list[Step]:
     return steps
 
 
-def _inputs(repo: Repo, stage: Any) -> list[str]:
-    """A stage's command, parameters and files that differ from dvc.lock; no stage's outputs."""
-    written = {out.fs_path for out in repo.index.outs}
-    added = [out for out in repo.index.outs if not out.stage.cmd]
-    command = ["changed command"] if stage.cmd_changed else []
-    files = [dep for dep in stage.deps if dep.fs_path not in written]
-    return [*command, *_states(files), *_moved(stage, added)]
+def _differing(stage: Any, known: dict[str, Any], outputs: bool) -> list[str]:
+    """What of a stage is not that of dvc.lock: its command, its inputs, its outputs in git.
 
-
-def _outputs(repo: Repo, stage: Any) -> list[str]:
-    """What half a run leaves: outputs in git, and inputs, that are not those of dvc.lock."""
-    moved = _moved(stage, [out for out in repo.index.outs if out.stage.cmd])
-    return [*moved, *_states([out for out in stage.outs if not out.use_cache])]
-
-
-def _moved(stage: Any, outs: list[Any]) -> list[str]:
-    """Inputs with another MD5 in dvc.lock than they have as somebody's outputs."""
-    known = {out.fs_path: out.hash_info for out in outs}
+    An input that a stage or dvc add writes is compared by its MD5 in dvc.lock, as data is not here.
+    """
     moved = [dep for dep in stage.deps if dep.hash_info != known.get(dep.fs_path, dep.hash_info)]
-    return [f"{dep.def_path}: not the one that {stage.name} last ran on" for dep in moved]
+    files = [dep for dep in stage.deps if dep.fs_path not in known]
+    files += [out for out in stage.outs if outputs and not out.use_cache]
+    return [
+        *(["changed command"] if stage.cmd_changed else []),
+        *(f"{dep.def_path}: not the one that {stage.name} last ran on" for dep in moved),
+        *(f"{at}: {what}" for file in files for at, what in flatten(file.status()).items()),
+    ]
 
 
-def _states(files: list[Any]) -> list[str]:
-    """How files, or sections of a file of parameters, differ from dvc.lock."""
-    found = []
-    for file in files:
-        for state in file.status().values():
-            parts = (
-                [f"{key}: {state[key]}" for key in state] if isinstance(state, dict) else [state]
-            )
-            found += [f"{file.def_path}: {part}" for part in parts]
-    return found
-
-
-def differing(old: Path, new: Path, kind: str) -> list[tuple[str, str, Any, Any]]:
-    """The "metrics" or "params" that differ between two folders: file, key, old and new value.
+def differing(old: Path, new: Path, kind: str) -> list[Change]:
+    """The "metrics" or "params" that differ between two folders.
 
     Raises OSError or one of DVC's own errors for a file that cannot be read.
     """
@@ -107,7 +88,7 @@ def differing(old: Path, new: Path, kind: str) -> list[tuple[str, str, Any, Any]
             shown = getattr(repo, kind).show(on_error="raise")
         sides.append(format_dict(shown[""]["data"]))
     return [
-        (file, key, each["old"], each["new"])
+        Change(file=file, name=key, old=each["old"], new=each["new"])
         for file, values in sorted(diff(*sides).items())
         for key, each in sorted(values.items())
     ]
