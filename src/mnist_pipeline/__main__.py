@@ -17,11 +17,11 @@ from mnist_pipeline import leash
 if __name__ == "__main__" and "DVC_STAGE" in os.environ:
     leash.take_from_dvc()  # before the imports, which take time: dvc may be killed at any moment
 
-from mnist_pipeline.files import InputError
+from mnist_pipeline.files import InputError, explain_end
 
 PACKAGE = Path(__file__).parent
 COMPUTING = ("train", "evaluate")  # the stages that runtime.arithmetic is for
-WITHOUT_OPTIONS = ("download", "train", "evaluate", "save", "run")  # params.yaml has theirs
+WITHOUT_OPTIONS = ("download", "train", "evaluate", "save", "run", "audit")
 
 
 def main() -> None:
@@ -81,8 +81,7 @@ def one_line_errors() -> Iterator[None]:
         sys.exit(128 + signal.SIGINT)
     else:
         return
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes, one says it
-        print("error:", " ".join(message.split()), file=sys.stderr)
+    explain_end(message)
     sys.exit(2)
 
 

@@ -46,7 +46,7 @@ class Checkpoint:
     def load(self, last_epoch: int) -> dict[str, Any] | None:
         """The newest state that is not beyond `last_epoch`; None where there is none.
 
-        A damaged state is deleted, with a warning.
+        A damaged state is left out, with a warning.
         """
         for path in sorted(self._states(), reverse=True):
             _, epoch, digest = path.stem.split("-")
@@ -55,8 +55,7 @@ class Checkpoint:
             if hashlib.sha256(path.read_bytes()).hexdigest() == digest:
                 state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
                 return state
-            path.unlink()
-            print(f"warning: {path}: damaged, therefore deleted", file=sys.stderr)
+            print(f"warning: {path}: damaged, therefore not used", file=sys.stderr)
         return None
 
     def save(self, state: dict[str, Any], epoch: int) -> None:
@@ -69,8 +68,8 @@ class Checkpoint:
         write_atomically(path, content)
         for old in self._states():
             if old != path:
-                old.unlink()
-        with suppress(FileNotFoundError):  # another training deletes the oldest ones, too
+                old.unlink(missing_ok=True)  # another training deletes the oldest ones, too
+        with suppress(FileNotFoundError):
             by_age = sorted(self.folder.glob("*.pt"), key=lambda path: path.stat().st_mtime)
             for oldest in by_age[:-KEPT]:
                 oldest.unlink()

@@ -2,6 +2,8 @@
 
 import json
 import os
+import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Never, TypeVar
@@ -25,6 +27,21 @@ PICTURE = Path("metrics/misclassified.png")
 
 class InputError(Exception):
     """Bad input. The message names the file or key, what was expected and what was found."""
+
+
+def explain_end(message: str) -> None:
+    """Say in one line why this process ends.
+
+    Of several processes that ranks.launch or torchrun has started, those print what the first one
+    to fail says here.
+    """
+    line = " ".join(message.split())
+    report = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if report and "DVC_STAGE" not in os.environ:
+        failure = {"message": line, "timestamp": int(time.time())}
+        Path(report).write_text(json.dumps(failure), encoding="utf-8")
+    else:
+        print("error:", line, file=sys.stderr)
 
 
 class Record(BaseModel):

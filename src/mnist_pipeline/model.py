@@ -82,7 +82,7 @@ def describe(parameters: dict[str, Any], new: list[str]) -> Provenance:
     data = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
     if new:
         data[f"{NEW_TRAIN}: {len(new)} images"] = hashlib.sha256("".join(new).encode()).hexdigest()
-    unused = () if new else ("new_images_weight",)
+    unused = () if new else ("new_images_weight",)  # so that it changes nothing
     used = {name: value for name, value in parameters.items() if name not in unused}
     return Provenance(dry_run=parameters["dry_run"], parameters=used, data=data)
 
@@ -90,16 +90,20 @@ def describe(parameters: dict[str, Any], new: list[str]) -> Provenance:
 def predict(net: Net, images: Tensor, batch_size: int, workers: Workers) -> Tensor:
     """Images, uint8 (N, 28, 28), on the network's device → log-probabilities (N, 10), on the CPU.
 
-    A batch is one thread's. Leaves the network in evaluation mode.
+    A batch is one thread's, in one of the processes. Leaves the network in evaluation mode.
     """
     net.eval()
+    answers = torch.zeros(len(images), CLASSES, device=images.device)
 
     @torch.no_grad()  # here, since each thread has its own
-    def answer(batch: Tensor) -> Tensor:
-        log_probabilities: Tensor = net(normalize(batch))
-        return log_probabilities.cpu()
+    def answer(batch: Tensor, place: Tensor) -> None:
+        place.copy_(net(normalize(batch)))
 
-    return torch.cat(workers.map(answer, images.split(batch_size)))
+    batches = zip(images.split(batch_size), answers.split(batch_size), strict=True)
+    own = slice(workers.rank, None, workers.processes)
+    workers.map(lambda batch: answer(*batch), [*batches][own])
+    (whole,) = workers.add([[answers]])  # the other processes' answers are zeros here
+    return whole.cpu()
 
 
 def write_weights(path: Path, net: Net, provenance: Provenance) -> None:

@@ -57,7 +57,11 @@ class Workers:
         flat = torch.cat([tensor.flatten() for tensor in mine])
         blocks = [torch.empty_like(flat) for _ in range(self.processes)]
         reach(distributed.all_gather, blocks, flat)
-        return add_by_tree([unflatten(block, mine) for block in blocks])
+        (whole,) = add_by_tree([[block] for block in blocks])
+        pieces = whole.split([tensor.numel() for tensor in mine])
+        for tensor, piece in zip(mine, pieces, strict=True):
+            tensor.copy_(piece.view(tensor.shape))
+        return mine
 
     def share(self, value: Any) -> Any:
         """The first process's value, in all of them."""
@@ -74,15 +78,6 @@ def add_by_tree(parts: list[list[Tensor]]) -> list[Tensor]:
             torch._foreach_add_(left, right)
         parts = parts[::2]
     return parts[0]
-
-
-def unflatten(flat: Tensor, like: list[Tensor]) -> list[Tensor]:
-    """A vector as tensors of given shapes, which lie in memory as those do."""
-    pieces = flat.split([tensor.numel() for tensor in like])
-    return [
-        torch.empty_like(tensor).copy_(piece.view(tensor.shape))
-        for piece, tensor in zip(pieces, like, strict=True)
-    ]
 
 
 def reach(exchange: Callable[..., Any], *arguments: Any) -> None:

@@ -22,7 +22,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from mnist_pipeline.files import InputError
+from mnist_pipeline.files import InputError, explain_end
 from mnist_pipeline.leash import leashed
 from mnist_pipeline.parallel import MachineParams, Workers, reach
 
@@ -43,27 +43,14 @@ def count(params: MachineParams) -> int:
 def launch(stage: str, processes: int) -> None:
     """Run a stage as so many processes, which end with this one; return when all have succeeded.
 
-    Ends this process with status 2 where one of them has printed why it failed. Raises
-    InputError where one was killed.
+    Raises InputError with what the first one to fail says, or where it was killed.
     """
     logging.disable()  # torch would say all that is said below, at length
     os.environ.pop("DVC_STAGE", None)  # the leash that they are on is this process's
     command = leashed(sys.executable, "-m", "mnist_pipeline", stage)
     try:
-        with tempfile.TemporaryDirectory() as logs:  # stays empty: the processes write to ours
-            config = LaunchConfig(
-                min_nodes=1,
-                max_nodes=1,
-                nproc_per_node=processes,
-                run_id=stage,
-                rdzv_backend="c10d",
-                rdzv_endpoint="127.0.0.1:0",
-                local_addr="127.0.0.1",
-                max_restarts=0,
-                shutdown_timeout=GRACE,
-                logs_specs=DefaultLogsSpecs(log_dir=logs),
-            )
-            elastic_launch(config, command[0])(*command[1:])
+        with tempfile.TemporaryDirectory() as logs:
+            elastic_launch(configure(processes, logs), command[0])(*command[1:])
     except SignalException as error:
         if error.sigval == signal.SIGINT:
             raise KeyboardInterrupt from error
@@ -71,9 +58,25 @@ def launch(stage: str, processes: int) -> None:
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode == 2:
-            sys.exit(2)
+            raise InputError(failure.message) from error
         how = f"process {rank} of {processes} ended with exit status {failure.exitcode}"
         raise InputError(f"{stage}: {how}; dvc repro goes on after the last epoch") from error
+
+
+def configure(processes: int, logs: str) -> LaunchConfig:
+    """So many processes on this machine. Only why one fails is written to `logs`."""
+    return LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id="mnist_pipeline",
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1",
+        max_restarts=0,
+        shutdown_timeout=GRACE,
+        logs_specs=DefaultLogsSpecs(log_dir=logs),
+    )
 
 
 def join(device: torch.device, params: MachineParams) -> tuple[torch.device, Workers]:
@@ -129,5 +132,5 @@ def own_address() -> str:
 
 def give_up() -> None:
     """End this process, whatever it waits for."""
-    print("error: train: the other processes of this training do not answer", file=sys.stderr)
+    explain_end("train: the other processes of this training do not answer")
     os._exit(2)

@@ -3,7 +3,6 @@
 import ctypes
 import os
 import platform
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -61,19 +60,6 @@ def environment(device: torch.device, arithmetic: str) -> dict[str, str]:
     return record | {"processor": processor(), "cpu_capability": capability} | changed
 
 
-def has_bfloat16() -> bool:
-    """Whether the CPU has instructions for bfloat16; without them it is slow."""
-    has = torch.cpu.get_capabilities()
-    return bool(has.get("avx512_bf16") or has.get("bf16"))  # x86-64's name for it, ARM's
-
-
-def warn_of_slow_bfloat16() -> None:
-    """Say so where the CPU computes bfloat16 in software."""
-    if not has_bfloat16():
-        what = f"this CPU ({processor()}) has no bfloat16, which makes it slower than float32"
-        print(f"warning: params.yaml: train.precision: {what}", file=sys.stderr)
-
-
 def processor() -> str:
     """The CPU's name; the numerical libraries choose their code by it."""
     with suppress(OSError):
@@ -115,15 +101,12 @@ def find_device(name: str) -> torch.device:
 
     Raises InputError where this machine lacks it.
     """
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    if name == "cpu" or (name == "auto" and accelerator is None):
-        return torch.device("cpu")
-    if accelerator is None or name not in ("auto", accelerator.type):
-        found = accelerator.type if accelerator else "none"
-        raise InputError(
-            f"params.yaml: runtime.device: expected the accelerator {name}, found {found}"
-        )
-    return accelerator
+    cpu = torch.device("cpu")
+    best = torch.accelerator.current_accelerator(check_available=True) or cpu
+    if name not in ("auto", "cpu", best.type):
+        what = f"this machine has no {name}; auto would take {best.type}"
+        raise InputError(f"params.yaml: runtime.device: {what}")
+    return cpu if name == "cpu" else best
 
 
 def _keep_freed_memory() -> None:

@@ -22,10 +22,9 @@ from mnist_pipeline.files import (
     Record,
     parse_json,
     read_text,
-    validate,
     write_atomically,
 )
-from mnist_pipeline.metrics import Metrics
+from mnist_pipeline.metrics import Metrics, parse_metrics
 from mnist_pipeline.mnist import DEVIATION, MEAN, SHA256
 from mnist_pipeline.model import Net, Provenance, read_weights
 from mnist_pipeline.params import load_params
@@ -40,13 +39,12 @@ class SaveParams(Record):
 def main() -> None:
     floor = load_params("save", SaveParams).min_accuracy
     net, provenance = read_weights(WEIGHTS)
-    numbers = parse_json(read_text(METRICS), str(METRICS))
-    metrics = validate(Metrics, numbers, str(METRICS))
+    metrics = parse_metrics(read_text(METRICS))
     environment = parse_json(read_text(ENVIRONMENT), str(ENVIRONMENT))
     check_accuracy(metrics, floor)
     write_atomically(MODEL, state_dict_bytes(net))
     write_atomically(ONNX, onnx_bytes(net))
-    write_atomically(CARD, card(provenance, numbers, environment).encode())
+    write_atomically(CARD, card(provenance, metrics, environment).encode())
     right = f"{metrics.correct}/{metrics.total} test images right"
     print(f"{MODEL}, {ONNX}: {right}; {CARD} describes them")
 
@@ -67,8 +65,8 @@ def state_dict_bytes(net: Net) -> bytes:
     return content.getvalue()
 
 
-def card(provenance: Provenance, numbers: dict[str, Any], environment: dict[str, Any]) -> str:
-    """The model card, in Markdown; `numbers` are those of metrics.json."""
+def card(provenance: Provenance, metrics: Metrics, environment: dict[str, Any]) -> str:
+    """The model card, in Markdown."""
     dry = "\n> **A dry run:** trained on one batch to try the pipeline. Not a usable model.\n"
     new = [name for name in provenance.data if name.startswith(str(NEW_TRAIN))]
     official = all(
@@ -76,9 +74,8 @@ def card(provenance: Provenance, numbers: dict[str, Any], environment: dict[str,
     )
     data = "MNIST's training images" if official else "files other than MNIST's published ones"
     data += "".join(f", and {name}" for name in new)
-    measured = {name: value for name, value in numbers.items() if name != "dry_run"}
     return f"""# mnist_cnn.pt, mnist_cnn.onnx
-{dry if numbers["dry_run"] else ""}
+{dry if metrics.dry_run else ""}
 A network of two convolutions and two linear layers (1,199,882 parameters) that reads
 handwritten digits: 28 × 28 grey values in, log-probabilities of 0-9 out.
 
@@ -96,10 +93,10 @@ Trained on {data}:
 
 {table("file", "SHA-256", provenance.data)}
 
-Tested on {numbers["total"]:,} images that training never saw.
+Tested on {metrics.total:,} images that training never saw.
 
 ## Metrics
-{table("on the test images", "value", measured)}
+{table("on the test images", "value", metrics.model_dump(exclude={"dry_run"}))}
 
 ## Parameters
 {table("train", "value", provenance.parameters)}

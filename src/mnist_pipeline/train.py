@@ -126,8 +126,6 @@ class Training:
         # What computes the products: with bfloat16, a copy of the network, renewed in each step.
         half = params.precision == "bfloat16"
         self.working = copy.deepcopy(self.net).bfloat16() if half else self.net
-        if half and device.type == "cpu":
-            runtime.warn_of_slow_bfloat16()
         on_cuda = device.type == "cuda"
         self.gradient = CapturedGradient(self.compute) if on_cuda else self.compute
 
@@ -155,7 +153,7 @@ class Training:
         dry_run = self.params.dry_run
         epochs = 1 if dry_run else self.params.epochs
         data = Data(*(tensor.to(self.device) for tensor in data))
-        first = self.workers.rank == 0  # the process that keeps states and validates
+        first = self.workers.rank == 0  # the process that keeps states
         alone = self.workers.processes == 1
         with checkpoint.lock(wait=alone) if first else nullcontext():
             stored = checkpoint.load(epochs) if first and not dry_run else None
@@ -166,8 +164,7 @@ class Training:
             for epoch in range(len(self.history) + 1, epochs + 1):
                 row: Row = {"epoch": epoch, "lr": float(self.scheduler.get_last_lr()[0])}
                 row["train_loss"] = self.train_epoch(epoch, data, interval)
-                if first:
-                    row |= self.validate(data.images[data.held_out], data.labels[data.held_out])
+                row |= self.validate(data.images[data.held_out], data.labels[data.held_out])
                 self.history.append(row)
                 self.scheduler.step()
                 if first and not dry_run:

@@ -81,7 +81,7 @@ def test_key_holds_all_that_can_change_the_result(repository, monkeypatch, tmp_p
     assert len(set(keys)) == 5
 
 
-def test_damaged_state_is_deleted_and_training_starts_afresh(outcome):
+def test_with_a_damaged_state_training_starts_afresh(outcome):
     """One bit turned: one warning that names the file; the same result."""
     good = outcome(2)
     (path,) = stored()
@@ -90,7 +90,7 @@ def test_damaged_state_is_deleted_and_training_starts_afresh(outcome):
     again = outcome(2)
     assert again[2] == [1, 2]
     assert again[:2] == good[:2]
-    assert again[3] == f"warning: {path}: damaged, therefore deleted\n"
+    assert again[3] == f"warning: {path}: damaged, therefore not used\n"
     assert stored() == [path]
 
 

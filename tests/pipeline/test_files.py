@@ -6,8 +6,28 @@ import subprocess
 import sys
 
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from mnist_pipeline.files import InputError, parse_json, read_text, write_atomically
+from mnist_pipeline.files import (
+    InputError,
+    explain_end,
+    parse_json,
+    read_text,
+    write_atomically,
+)
+
+
+def test_one_of_several_processes_tells_those_that_started_it(tmp_path, monkeypatch, capsys):
+    """They print one line for all. A stage that dvc has started prints its own, as any process."""
+    explain_end("a\nb")
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    monkeypatch.setenv("DVC_STAGE", "train")
+    explain_end("a\nb")
+    assert capsys.readouterr().err == "error: a b\n" * 2
+    monkeypatch.delenv("DVC_STAGE")
+    explain_end("a\nb")
+    assert capsys.readouterr().err == ""
+    assert ProcessFailure(0, 1, 2, str(tmp_path / "error.json")).message == "a b"
 
 
 def test_write_makes_folders_and_replaces(tmp_path):

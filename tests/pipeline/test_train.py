@@ -151,18 +151,6 @@ def test_bfloat16_repeats_bit_by_bit_and_stays_near_float32():
     assert not torch.equal(weights[0], weights[1])
 
 
-@pytest.mark.parametrize("supported", [True, False])
-def test_slow_bfloat16_is_warned_about(monkeypatch, capsys, supported):
-    """One line where the CPU has no bfloat16, none where it has."""
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": supported})
-    training(precision="float32")
-    assert capsys.readouterr().err == ""
-    training(precision="bfloat16")
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == (0 if supported else 1)
-    assert all("train.precision: this CPU" in line for line in lines)
-
-
 def test_stage_writes_weights_history_and_environment(workspace, capsys):
     """Two epochs on the digits: a row each, the schedule's rates, falling losses, provenance."""
     set_params(train={"epochs": 2})

@@ -1,6 +1,5 @@
 """Reproduce the committed dvc.lock and metrics/ from nothing, and say what is not equal."""
 
-import argparse
 import os
 import subprocess
 import sys
@@ -17,7 +16,6 @@ DIFF = ("diff", "--cached", "--no-color", "--no-ext-diff")
 
 def main() -> None:
     """Audit this checkout's commit; exit status 1 where something is not equal."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
     warn_of_changes("the audit")
     with tempfile.TemporaryDirectory(prefix="mnist_pipeline-audit-") as name:
         # A cache of its own, as the checkout's would hold the outputs already.
