@@ -17,7 +17,7 @@ from flows.publish import MOVED
 from mnist_pipeline.__main__ import one_line_errors
 from mnist_pipeline.files import InputError
 from mnist_pipeline.review.git import git
-from mnist_pipeline.use.add_images import Known, add, by_digest, find_known, find_mnist
+from mnist_pipeline.use.add_images import Known, add, by_digest, find_mnist
 from mnist_pipeline.use.spool import SPOOL
 
 ATTEMPTS = 3  # somebody else may push to the branch meanwhile
@@ -61,7 +61,7 @@ def push(folder: Path, waiting: list[Path]) -> str:
     """Add the images that are waiting to a clone, on the branch of the day, and push it."""
     branch, count = f"images/{datetime.now(UTC):%Y-%m-%d}", 0
     # Of this checkout MNIST alone: a new image that lies only here may never be pushed.
-    known = find_mnist(ROOT) | find_known(folder) | find_proposed(folder)
+    known = find_mnist(ROOT) | find_pushed(folder)
     if git(folder, "for-each-ref", f"refs/remotes/origin/{branch}"):
         git(folder, "checkout", "--quiet", branch)
     for path in waiting:
@@ -82,12 +82,12 @@ def push(folder: Path, waiting: list[Path]) -> str:
     return f"{branch}: {count} images"
 
 
-def find_proposed(folder: Path) -> Known:
-    """The images on a clone's branches images/…, merged or not."""
+def find_pushed(folder: Path) -> Known:
+    """The new images of a clone's commit and of its branches images/…, merged or not."""
     names = []
     branches = git(folder, "for-each-ref", "--format=%(refname)", "refs/remotes/origin/images/")
-    for branch in branches.split():
-        names += git(folder, "ls-tree", "-r", "--name-only", branch, "data/new").split()
+    for commit in ["HEAD", *branches.split()]:
+        names += git(folder, "ls-tree", "-r", "--name-only", commit, "data/new").split()
     return by_digest(names)
 
 

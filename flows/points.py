@@ -76,45 +76,37 @@ def to_space(grid: Grid, params: dict[str, Any]) -> Space:
     return space
 
 
-def to_seeds(values: BaseDistribution | None) -> list[Overrides]:
+def to_seeds(values: list[Value] | Range | None) -> list[Overrides]:
     """What each point is trained with: a seed each, or nothing. InputError for a range."""
-    if isinstance(values, CategoricalDistribution):
-        return [{SEED: seed} for seed in values.choices if seed is not None]
-    if values:
+    if isinstance(values, Range):
         raise InputError(f"grid: {SEED}: expected a list, found a range")
-    return [{}]
+    return [{SEED: seed} for seed in values] if values else [{}]
 
 
-def choices(space: Space) -> dict[str, tuple[Any, ...]]:
-    """The values of each list in a space."""
-    lists = {key: one for key, one in space.items() if isinstance(one, CategoricalDistribution)}
-    return {key: one.choices for key, one in lists.items()}
+def create_study(
+    space: Space, sampler: Sampler | None, seed: int, trials: int | None
+) -> tuple[optuna.Study, int]:
+    """Optuna's study of a space, in memory, and how many points to try.
 
-
-def create_study(space: Space, sampler: Sampler, seed: int) -> optuna.Study:
-    """Optuna's study of a space, in memory. Raises InputError where the sampler cannot."""
-    lists = choices(space)
-    if sampler == "grid" and len(lists) < len(space):
-        raise InputError("sampler: expected random or tpe for a range, found grid")
+    Raises InputError where the sampler cannot, or where nothing says how many.
+    """
+    lists = {k: one.choices for k, one in space.items() if isinstance(one, CategoricalDistribution)}
+    sampler = sampler or ("grid" if len(lists) == len(space) else "tpe")
     chosen: optuna.samplers.BaseSampler
     if sampler == "grid":
+        if len(lists) < len(space):
+            raise InputError("sampler: expected random or tpe for a range, found grid")
         chosen = optuna.samplers.GridSampler(lists, seed=seed)
+        whole = prod(map(len, lists.values()))
+        trials = min(trials or whole, whole)
     elif sampler == "random":
         chosen = optuna.samplers.RandomSampler(seed=seed)
     else:  # several points are asked for before one is told: constant_liar keeps them apart
         chosen = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(sampler=chosen, direction="maximize")
-
-
-def count(study: optuna.Study, space: Space, trials: int | None) -> int:
-    """How many points to try. Raises InputError where nothing says so."""
-    if isinstance(study.sampler, optuna.samplers.GridSampler):
-        whole = prod(map(len, choices(space).values()))
-        return min(trials or whole, whole)
     if trials is None:
         raise InputError("trials: expected a number, since only a grid has an end")
-    return trials
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(sampler=chosen, direction="maximize"), trials
 
 
 def explore(

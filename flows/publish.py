@@ -23,8 +23,6 @@ def push(folder: Path, branch: str, publish: str, verdict: str) -> str | None:
     changed, target = git(folder, "status", "--porcelain", "--", *COMMITTED), branch
     if changed and publish == "branch":
         target = f"retrain/{hashlib.sha256((folder / LOCK).read_bytes()).hexdigest()[:12]}"
-        if git(folder, "ls-remote", "--heads", "origin", target):
-            return target  # the same result is there already
     if changed:
         commit_result(folder, f"Retrain: {verdict}")
     tags = register(folder, verdict) if publish == "main" else []

@@ -31,7 +31,7 @@ START, STOP = 120, 15  # seconds that the server may take to start, and a child 
 
 def main() -> None:
     """Start everything and wait; stop it all on Ctrl-C, or on SIGTERM from a service manager."""
-    port = free_port()
+    port = free_port(os.environ.get("PREFECT_SERVER_API_PORT", "4200"))
     print(f"Starting Prefect's server on {HOST}:{port}, the deployments and the workers")
     try:
         with service(port, [["--pool", POOL], ["--pool", SEARCH]], "--all") as processes:
@@ -66,23 +66,16 @@ def service(
         yield [server, *(start("worker", "start", *words) for words in workers)]
 
 
-def free_port() -> int:
-    """The server's port; InputError where it is not one, or taken."""
-    name = "PREFECT_SERVER_API_PORT"
-    value = os.environ.get(name, "4200")
+def free_port(value: str) -> int:
+    """This port, any one for 0; InputError where it is none, or taken."""
     try:
         with socket.socket() as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
             trial.bind((HOST, int(value)))
-            return int(value)
+            return int(trial.getsockname()[1])
     except (OSError, OverflowError, ValueError) as error:
-        raise InputError(f"{name}: expected a free port, found {value!r}: {error}") from error
-
-
-def any_port() -> int:
-    """A port that is free."""
-    with socket.create_server((HOST, 0)) as free:
-        return int(free.getsockname()[1])
+        message = f"PREFECT_SERVER_API_PORT: expected a free port, found {value!r}: {error}"
+        raise InputError(message) from error
 
 
 def settings(port: int) -> dict[str, str]:

@@ -31,11 +31,9 @@ from flows.coordinator import DEPLOYMENT, Trials, online
 from flows.gate import approve
 from flows.points import (
     Grid,
-    Range,
     Sampler,
     Space,
     check,
-    count,
     create_study,
     explore,
     to_seeds,
@@ -43,7 +41,7 @@ from flows.points import (
 )
 from flows.publish import COMMITTED, push
 from flows.repro import has_remote
-from flows.schedule import POOL, any_port, service
+from flows.schedule import POOL, free_port, service
 from flows.stages import refused
 from flows.trial import ref_of
 from mnist_pipeline.__main__ import one_line_errors
@@ -90,10 +88,9 @@ def search(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
             params = parse_yaml(read_text(folder / PATH), str(PATH))
             check_ranking(folder, grid, params, publish)
             space = to_space(grid, params)
-            seeds = to_seeds(space.pop(SEED, None))
-            ranges = any(isinstance(values, Range) for values in grid.values())
-            study = create_study(space, sampler or ("tpe" if ranges else "grid"), seed)
-            number = count(study, space, trials)
+            seeds = to_seeds(grid.get(SEED))
+            space.pop(SEED, None)
+            study, number = create_study(space, sampler, seed, trials)
             found = Trials(folder, repository, parallel, seeds, number)
             explore(study, space, number, parallel, found.score)
             table = pd.DataFrame(found.rows.values())
@@ -147,7 +144,7 @@ def main() -> None:
             state = search(**options, return_state=True)
         sys.exit(0 if state.is_completed() else 1)
     warn_of_changes("the search")
-    port, log = any_port(), BUILD / "service.log"
+    port, log = free_port("0"), BUILD / "service.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     workers = [["--pool", POOL, "--limit", "1"]] * int(options["parallel"])
     print(f"Starting a server of Prefect and {len(workers)} workers. They write to {log}.")

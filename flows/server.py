@@ -17,7 +17,6 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.settings import get_current_settings
-from prefect.workers.process import ProcessWorker
 
 from flows.schedule import POOL, SEARCH
 from mnist_pipeline.__main__ import one_line_errors
@@ -62,20 +61,14 @@ def main() -> None:
     url = get_current_settings().api.url
     try:
         with get_client(sync_client=True) as client:
-            prepare(client)
+            for name in (POOL, SEARCH):
+                pool = WorkPoolCreate(name=name, type="process")
+                with suppress(ObjectAlreadyExists):  # and may be of another type, such as docker
+                    client.create_work_pool(pool)
+            for wanted in AUTOMATIONS:
+                automate(client, wanted)
     except httpx.HTTPError as error:
         raise InputError(f"PREFECT_API_URL: expected a server at {url}: {error}") from error
-
-
-def prepare(client: SyncPrefectClient) -> None:
-    """Create what is missing, and bring the automations up to date."""
-    template = ProcessWorker.get_default_base_job_template()
-    for name in (POOL, SEARCH):
-        pool = WorkPoolCreate(name=name, type="process", base_job_template=template)
-        with suppress(ObjectAlreadyExists):  # and may be of another type, such as docker
-            client.create_work_pool(pool)
-    for wanted in AUTOMATIONS:
-        automate(client, wanted)
 
 
 def automate(client: SyncPrefectClient, wanted: AutomationCore) -> None:

@@ -1,21 +1,15 @@
 """The four stages of the pipeline as tasks of Prefect: each launches its DVC stage."""
 
-import re
 from pathlib import Path
-from typing import Any, cast
-from uuid import UUID
+from typing import Any
 
-from prefect import artifacts, get_run_logger, task
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from flows.repro import has_remote, run_stage
-from mnist_pipeline.files import InputError, parse_yaml, read_text
-from mnist_pipeline.params import PATH
-
-EPOCH = re.compile(r"Train Epoch: (\d+) \[0/")  # its first line
+from mnist_pipeline.files import InputError
 
 
 def run_stages(folder: Path, force: bool) -> State[Any]:
@@ -46,23 +40,7 @@ def refused(message: str) -> State[None]:
 @task(cache_policy=NO_CACHE)
 def run_task(stage: str, folder: Path, flags: list[str]) -> State[None]:
     """A DVC stage, its output in the task's log. Cached means that DVC had nothing to do."""
-    logger = get_run_logger()
-    epochs = parse_yaml(read_text(folder / PATH), str(PATH))["train"]["epochs"]
-    progress: UUID | None = None
-
-    def say(line: str) -> None:
-        nonlocal progress
-        logger.info(line)
-        if found := EPOCH.match(line):
-            if progress is None:
-                progress = cast(
-                    UUID, artifacts.create_progress_artifact(0, key=f"{flow_run.flow_name}-epochs")
-                )
-            artifacts.update_progress_artifact(progress, 100 * (int(found[1]) - 1) / epochs)
-
-    worked = run_stage(stage, folder, flags, say)
-    if progress:
-        artifacts.update_progress_artifact(progress, 100)
+    worked = run_stage(stage, folder, flags, get_run_logger().info)
     return Completed() if worked else Completed(name="Cached", message="DVC had nothing to do")
 
 

@@ -8,13 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import gto.api
+
 from flows.clones import temporary_clone
 from mnist_pipeline.__main__ import one_line_errors
 from mnist_pipeline.files import METRICS, InputError, parse_yaml
 from mnist_pipeline.metrics import parse_metrics
 from mnist_pipeline.review.git import git
 from mnist_pipeline.review.result import LOCK
-from mnist_pipeline.use.versions import ARTIFACT, PROD, Tags, Version, find, read_tags
+from mnist_pipeline.use.versions import ARTIFACT, PROD, Version, find, read_tags
 
 FIRST = "v1.0.0"
 
@@ -28,24 +30,15 @@ def register(folder: Path, message: str) -> list[str]:
     prod = tags.in_stage(PROD)
     if prod and outputs(folder, prod.commit) == outputs(folder):
         return []
-    version = f"{ARTIFACT}@{next_name(tags)}"
-    git(folder, "tag", "--annotate", f"--message={message}", version)
-    return [version, assign(folder, tags, "HEAD", message)]
+    first = None if tags.versions else FIRST  # else the next patch version
+    made = gto.api.register(folder, ARTIFACT, "HEAD", first, message)
+    return [made.tag, assign(folder, made.version, message)]
 
 
-def assign(folder: Path, tags: Tags, commit: str, message: str) -> str:
-    """Tag a commit of a clone as in production; the tag."""
-    name = f"{ARTIFACT}#{PROD}#{max(tags.assigned.get(PROD, [0])) + 1}"
-    git(folder, "tag", "--annotate", f"--message={message}", name, commit)
-    return name
-
-
-def next_name(tags: Tags) -> str:
-    """The next patch version."""
-    if not tags.versions:
-        return FIRST
-    *head, patch = tags.versions[-1].name.split(".")
-    return ".".join([*head, str(int(patch) + 1)])
+def assign(folder: Path, version: str, message: str) -> str:
+    """Tag a version in a clone as in production; the tag."""
+    made = gto.api.assign(folder, ARTIFACT, PROD, version, message=message, force=True)
+    return str(made.tag)
 
 
 def taken_back(folder: Path) -> Version | None:
@@ -78,7 +71,7 @@ def rollback(folder: Path, name: str) -> str:
     if wanted == prod:
         raise InputError(f"{name}: expected another version than that in production")
     done = f"{wanted.name} takes the place of {prod.name} in {PROD}"
-    git(folder, "push", "--quiet", "origin", assign(folder, tags, wanted.commit, done))
+    git(folder, "push", "--quiet", "origin", assign(folder, wanted.name, done))
     return done
 
 

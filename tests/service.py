@@ -149,7 +149,7 @@ class Service:
         self.folder, self.origin = folder, origin
         self.checkout = folder / "checkout"
         git(folder, "clone", "--quiet", str(origin), str(self.checkout))
-        self.port = schedule.any_port()
+        self.port = schedule.free_port("0")
         settings = schedule.settings(self.port)
         self.url = settings["PREFECT_API_URL"]
         self.environment = os.environ | settings

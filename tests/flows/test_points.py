@@ -2,7 +2,7 @@
 
 import pytest
 from conftest import ROOT
-from flows.points import Grid, check, count, create_study, explore, to_seeds, to_space
+from flows.points import Grid, check, create_study, explore, to_seeds, to_space
 from optuna.distributions import FloatDistribution
 from pydantic import TypeAdapter, ValidationError
 
@@ -16,13 +16,13 @@ RANGES = {"train.lr": {"low": 0.1, "high": 2, "log": True}, "train.epochs": {"lo
 def points(grid, sampler, trials=None, seed=1, together=3):
     """The batches of points that a sampler has scored; the best learning rate is 0.7."""
     space = to_space(TypeAdapter(Grid).validate_python(grid), PARAMS)
-    study, batches = create_study(space, sampler, seed), []
+    (study, number), batches = create_study(space, sampler, seed, trials), []
 
     def score(batch):
         batches.append(batch)
         return [-abs(point["train.lr"] - 0.7) for point in batch]
 
-    explore(study, space, count(study, space, trials), together, score)
+    explore(study, space, number, together, score)
     return batches
 
 
@@ -103,9 +103,8 @@ def test_refused_by_the_type(grid):
 
 def test_seeds_are_a_list():
     """They are crossed with each point; a sampler would choose between them."""
-    space = to_space(TypeAdapter(Grid).validate_python({"train.seed": [3, 4]}), PARAMS)
-    assert to_seeds(space["train.seed"]) == [{"train.seed": 3}, {"train.seed": 4}]
+    assert to_seeds([3, 4]) == [{"train.seed": 3}, {"train.seed": 4}]
     assert to_seeds(None) == [{}]
     ranged = TypeAdapter(Grid).validate_python({"train.seed": {"low": 1, "high": 9}})
     with pytest.raises(InputError, match=r"^grid: train.seed: expected a list, found a range"):
-        to_seeds(to_space(ranged, PARAMS)["train.seed"])
+        to_seeds(ranged["train.seed"])

@@ -1,6 +1,5 @@
 """Publishing: data before the commit, one commit for one result, never by force."""
 
-import flows.publish
 import pytest
 from conftest import dvc, git
 from flows import clones
@@ -42,18 +41,6 @@ def test_the_same_result_is_one_branch(origin):
     assert first == second != other
     assert branches(origin).keys() == {"main", first, other}
     assert first.startswith("retrain/")
-
-
-def test_the_same_result_pushed_at_once_is_one_branch(origin, monkeypatch):
-    """Whoever comes second finds the branch there, which has the same content by its name."""
-    first = publish(origin, "7", "branch")
-
-    def blind(folder, *words):
-        return "" if words[0] == "ls-remote" else plain(folder, *words)
-
-    plain = flows.publish.git
-    monkeypatch.setattr(flows.publish, "git", blind)
-    assert publish(origin, "7", "branch") == first
 
 
 def test_main_that_moved_is_not_forced(origin):

@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("pictures", nargs="*", type=Path, metavar="PICTURE")
     options = parser.parse_args()
     pairs, refused = find_pictures(options.what, options.pictures), False
-    known = find_known(Path())
+    known = find_mnist(Path()) | by_digest(find_new(Path()))
     for label, picture in pairs:
         try:
             print(f"{picture}: {add(Path(), read_digit(picture), label, known)}")
@@ -47,11 +47,6 @@ def find_pictures(what: str, pictures: list[Path]) -> list[tuple[int, Path]]:
         return [(int(picture.parent.name), picture) for picture in found]
     expected = "expected a label 0 to 9 and pictures, or a folder with subfolders 0 to 9"
     raise InputError(f"{what}: {expected}")
-
-
-def find_known(root: Path) -> Known:
-    """The images that a checkout has: the new ones, and MNIST's where they are downloaded."""
-    return find_mnist(root) | by_digest(find_new(root))
 
 
 def find_mnist(root: Path) -> Known:

@@ -50,8 +50,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     own = f"an ONNX file (default: {ONNX})"
     parser.add_argument("--model", type=Path, default=ONNX, help=own)
     parser.add_argument("--repository", help="a git repository to take a version from instead")
-    parser.add_argument("--stage", help="the version in this stage, such as prod")
-    parser.add_argument("--version", help="this version, such as v1.0.0")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--stage", help="the version in this stage, such as prod")
+    which.add_argument("--version", help="this version, such as v1.0.0")
 
 
 def choose(options: argparse.Namespace) -> Network:

@@ -12,6 +12,8 @@ from mnist_pipeline.files import InputError
 from mnist_pipeline.use import network
 from mnist_pipeline.use.digit import read_digit
 
+WORDS = "{picture}: {digit} ({probability:.1%}), else {runner_up} ({runner_up_probability:.1%})"
+
 
 def main() -> None:
     """Print a line a picture; exit status 2 where one could not be read."""
@@ -36,11 +38,5 @@ def main() -> None:
             "runner_up": second,
             "runner_up_probability": round(float(probabilities[second]), 6),
         }
-        print(json.dumps(answer) if options.json else in_words(answer))
+        print(json.dumps(answer) if options.json else WORDS.format(**answer))
     sys.exit(2 if refused else 0)
-
-
-def in_words(answer: dict[str, object]) -> str:
-    """An answer for people."""
-    text = "{picture}: {digit} ({probability:.1%}), else {runner_up} ({runner_up_probability:.1%})"
-    return text.format(**answer)

@@ -16,7 +16,7 @@ from mnist_pipeline.review.git import git
 
 ARTIFACT, PROD = "mnist-cnn", "prod"  # of dvc.yaml; the stage of the version in production
 # A line of git ls-remote. Only a tag with a message has one that ends with ^{}: its commit.
-TAG = re.compile(rf"(\w+)\trefs/tags/{ARTIFACT}(?:@v(\d+)\.(\d+)\.(\d+)|#([\w-]+)#(\d+))\^{{}}")
+TAG = re.compile(rf"(\w+)\trefs/tags/{ARTIFACT}(?:@(v\d+\.\d+\.\d+)|#([\w-]+)#\d+)\^{{}}")
 
 
 class Version(NamedTuple):
@@ -30,27 +30,24 @@ class Tags(NamedTuple):
     """What a repository's tags say."""
 
     versions: list[Version]  # the lowest first
-    assigned: dict[str, dict[int, str]]  # by stage, the commit of each assignment
+    stages: dict[str, str]  # the commit that each has
 
     def in_stage(self, stage: str) -> Version | None:
         """The version that a stage has; None where it has none."""
-        assigned = self.assigned.get(stage, {0: ""})
-        commit = assigned[max(assigned)]
+        commit = self.stages.get(stage)
         return next((each for each in self.versions if each.commit == commit), None)
 
 
 def read_tags(repository: str) -> Tags:
     """The versions and stages of a repository, a folder's or a URL; InputError without one."""
-    numbers: dict[tuple[int, ...], str] = {}
-    assigned: dict[str, dict[int, str]] = {}
-    for tag in TAG.findall(git(Path(), "ls-remote", "--tags", repository)):
-        commit, *number, stage, count = tag
+    tags = Tags([], {})
+    listed = git(Path(), "ls-remote", "--tags", "--sort=version:refname", repository)
+    for commit, version, stage in TAG.findall(listed):
         if stage:
-            assigned.setdefault(stage, {})[int(count)] = commit
+            tags.stages[stage] = commit  # of several assignments, the last one counts
         else:
-            numbers[tuple(map(int, number))] = commit
-    named = [Version("v" + ".".join(map(str, n)), numbers[n]) for n in sorted(numbers)]
-    return Tags(named, assigned)
+            tags.versions.append(Version(version, commit))
+    return tags
 
 
 def find(tags: Tags, stage: str | None, name: str | None) -> Version:
