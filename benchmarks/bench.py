@@ -67,11 +67,7 @@ def classic_train() -> float:
 
 
 def project_train(
-    threads: int = 0,
-    steps: int = STEPS,
-    epochs: int = 1,
-    precision: str = "float32",
-    parts: int | None = None,
+    steps: int = STEPS, precision: str = "float32", parts: int | None = None
 ) -> float:
     """Images a second of this project's train_epoch on as many batches of the same size."""
     params = load_params("train", TrainParams, ROOT / "params.yaml")
@@ -80,16 +76,14 @@ def project_train(
         "precision": precision,
         "micro_batches": parts or params.micro_batches,
     }
-    workers = Workers(threads or cpu_count())
-    training = Training(params.model_copy(update=changes), start(), workers)
+    training = Training(params.model_copy(update=changes), start(), Workers(cpu_count()))
     data, _ = read_training_data(params.validation_fraction, params.seed, weight=1)
     data = Data(*(each.to(training.device) for each in data))
     some = data._replace(learned=data.learned[: steps * BATCH])
     training.train_epoch(1, data._replace(learned=data.learned[: WARM_UP * BATCH]), interval=10)
     begin = time.perf_counter()
-    for epoch in range(2, epochs + 2):
-        training.train_epoch(epoch, some, interval=10)
-    return epochs * steps * BATCH / (time.perf_counter() - begin)
+    training.train_epoch(2, some, interval=10)
+    return steps * BATCH / (time.perf_counter() - begin)
 
 
 def project_train_bfloat16() -> float:
@@ -117,20 +111,6 @@ def project_test() -> float:
     size = load_params("evaluate", EvaluateParams, ROOT / "params.yaml").batch_size
     predict(Net().to(device), images.to(device), size, Workers(cpu_count()))
     return len(images) / (time.perf_counter() - begin)
-
-
-def matrix_peak(dtype: torch.dtype = torch.float32) -> float:
-    """GFLOP a second of a square matrix product, the yardstick of this minute."""
-    device, best = start(), 0.0
-    torch.set_num_threads(cpu_count())
-    # A CPU without bfloat16 needs minutes for 2048.
-    for side in (256, 2048) if dtype == torch.float32 else (256, 512):
-        a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-        for _ in range(10):
-            begin = time.perf_counter()
-            torch.mm(a, b)[0, 0].item()
-            best = max(best, 2 * side**3 / (time.perf_counter() - begin) / 1e9)
-    return best
 
 
 def classic_whole() -> float:
@@ -194,19 +174,7 @@ WHOLE: dict[str, Callable[[], float]] = {  # whole processes
     "native whole": lambda: project_whole("native"),
     "native whole, bfloat16": lambda: project_whole("native", "bfloat16"),
 }
-PEAKS: dict[str, Callable[[], float]] = {
-    "matrix peak, float32": matrix_peak,
-    "matrix peak, bfloat16": lambda: matrix_peak(torch.bfloat16),
-}
-CONTESTANTS = STEPPED | WHOLE | PEAKS
-GROWTH: dict[str, tuple[int, Callable[[], float]]] = {  # images in all, and how
-    "all threads, 1 epoch of 6,400 images": (6_400, project_train),
-    "1 thread": (6_400, lambda: project_train(threads=1)),
-    "2 epochs": (12_800, lambda: project_train(epochs=2)),
-    "4 epochs": (25_600, lambda: project_train(epochs=4)),
-    "an epoch of 12,800 images": (12_800, lambda: project_train(steps=200)),
-    "an epoch of 25,600 images": (25_600, lambda: project_train(steps=400)),
-}
+CONTESTANTS = STEPPED | WHOLE
 
 
 def start() -> torch.device:
@@ -330,21 +298,14 @@ def table() -> Iterator[str]:
         yield f"| {name} | {spread(rates[name])} | {ratio} | {peak} |"
     yield ""
     yield f"Whole: processes from start to end, {EPOCHS * IMAGES:,} images and the test."
-    for name in PEAKS:
-        yield f"{name.capitalize()}: {spread(rates[name])} GFLOP/s."
     yield "\n| the cost around the work | seconds |\n|---|---|"
     for row, times in around_the_work():
         yield f"| {row} | {spread(times, 2)} |"
-    yield "\n| growth of train | seconds | images a second |\n|---|---|---|"
-    for name, (images, _) in GROWTH.items():
-        found = [measure(name)["rate"] for _ in range(3)]
-        yield f"| {name} | {spread([images / rate for rate in found], 1)} | {spread(found)} |"
 
 
 def main() -> None:
     if len(sys.argv) > 1:
-        growth = {name: contestant for name, (_, contestant) in GROWTH.items()}
-        rate = (CONTESTANTS | growth)[sys.argv[1]]()
+        rate = CONTESTANTS[sys.argv[1]]()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000  # MB; on macOS kB
         print(json.dumps({"rate": rate, "peak_mb": peak}))
         return
