@@ -5,6 +5,7 @@ lies in the middle. Source: Y. LeCun et al., Gradient-based learning applied to 
 recognition, Proceedings of the IEEE 86, 1998, section III.A.
 """
 
+import warnings
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,8 +18,9 @@ from mnist_pipeline.files import InputError
 from mnist_pipeline.mnist import SIDE
 
 DIGIT, CENTRE = 20, 14.0  # pixels of the longer side; the index that the centre of mass gets
-PIXELS = 50_000_000  # that a picture may have
-Image.MAX_IMAGE_PIXELS = None  # Pillow's limit, which warns first: the one above takes its place
+PIXELS = 50_000_000  # that a picture may have; Pillow looks before it decodes
+Image.MAX_IMAGE_PIXELS = PIXELS
+warnings.simplefilter("error", Image.DecompressionBombWarning)
 WORKING = 400  # pixels of the longer side: enough to see a digit
 FAINT = 12  # of 255: less contrast is no digit
 STEP = 8  # pixels: so many points are enough to see the light
@@ -50,12 +52,9 @@ def read_picture(file: Path | BinaryIO) -> Image.Image:
         with Image.open(file) as picture:
             if picture.format == "EPS":  # a program, which Pillow would let Ghostscript run
                 raise UnidentifiedImageError
-            if picture.width * picture.height > PIXELS:  # before it is decoded
-                size = f"{picture.width} × {picture.height}"
-                raise InputError(f"expected at most {PIXELS:,} pixels, found {size}")
             return flatten(ImageOps.exif_transpose(picture)).convert("L")
-    except InputError:
-        raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise InputError(f"expected at most {PIXELS:,} pixels, found more") from error
     except Exception as error:  # what Pillow raises has no other class in common
         if reason := getattr(error, "strerror", None):  # no such file, or a folder
             raise InputError(reason) from error
@@ -96,7 +95,7 @@ def find_ink(grey: Grey) -> Grey:
     depth = smooth - fit_paper(smooth)
     depth *= np.sign((depth**3).sum()) or 1.0
     noise = 1.4826 * np.median(np.abs(depth - np.median(depth)))  # a standard deviation
-    strength = depth[depth > otsu(depth)].mean() if depth.max() >= FAINT else 0.0
+    strength = depth[depth > depth.max() / 2].mean() if depth.max() >= FAINT else 0.0
     if strength < max(FAINT, 5 * noise):
         raise InputError(NOTHING)
     floor = max(0.08 * strength, 3 * noise)
@@ -116,18 +115,6 @@ def fit_paper(grey: Grey) -> Grey:
         distance = np.abs(values - np.clip(some @ surface, 0, 255))
     paper: Grey = np.clip(terms @ surface, 0, 255)
     return paper
-
-
-def otsu(values: Grey) -> float:
-    """The threshold that separates two classes best. Source: N. Otsu, IEEE Trans. SMC 9, 1979."""
-    counts, edges = np.histogram(values, 128)
-    middles = (edges[1:] + edges[:-1]) / 2
-    below = counts.cumsum()
-    above = below[-1] - below
-    total = (counts * middles).cumsum()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        gap = total / below - (total[-1] - total) / above
-    return float(middles[np.nanargmax(below * above * gap**2)])
 
 
 def find_digit(ink: Grey) -> NDArray[np.bool_]:
