@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -51,18 +50,15 @@ STRANGE_GIT = """
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_dvc_of_ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _no_dvc_of_ours(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Neither this user's DVC configuration (a shared cache, say) nor traces outside tmp_path."""
-    patch = pytest.MonkeyPatch()
     for name in ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR"):
-        patch.setenv(name, str(tmp_path_factory.mktemp(name.lower())))
-    patch.setenv("DVC_NO_ANALYTICS", "1")  # which each dvc would start a process for
-    yield
-    patch.undo()
+        os.environ[name] = str(tmp_path_factory.mktemp(name.lower()))
+    os.environ["DVC_NO_ANALYTICS"] = "1"  # which each dvc would start a process for
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _strange_git(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _strange_git(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Git of a nameless user who signs, likes colours, ignores CSV, and whose hooks refuse."""
     folder = tmp_path_factory.mktemp("git")
     template, config, ignored = (folder / name for name in ("template", "config", "ignored"))
@@ -73,53 +69,29 @@ def _strange_git(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         hook.write_text("#!/bin/sh\nexit 1\n")
         hook.chmod(0o755)
     config.write_text(STRANGE_GIT.format(template, ignored))
-    patch = pytest.MonkeyPatch()
-    patch.setenv("GIT_CONFIG_GLOBAL", str(config))
-    yield
-    patch.undo()
+    os.environ["GIT_CONFIG_GLOBAL"] = str(config)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _only_this_machine() -> Iterator[None]:
-    """Connections elsewhere fail: here at the socket, in child processes at a dead proxy."""
-    connect = socket.socket.connect
-
-    def guarded(self: socket.socket, address: Any) -> None:
-        if self.family in (socket.AF_INET, socket.AF_INET6):
-            assert address[0] in ("127.0.0.1", "::1", "localhost"), f"a test reached for {address}"
-        connect(self, address)
-
-    patch = pytest.MonkeyPatch()
-    patch.setattr(socket.socket, "connect", guarded)
+def _only_this_machine() -> None:
+    """Connections elsewhere fail: at a dead proxy, also in child processes."""
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        patch.setenv(name, DEAD_PROXY)
+        os.environ[name] = DEAD_PROXY
     for name in ("no_proxy", "NO_PROXY"):
-        patch.setenv(name, "127.0.0.1,localhost")
+        os.environ[name] = "127.0.0.1,localhost"
     if Path(mirror := os.environ.get("MNIST_MIRROR", "missing")).is_dir():
-        patch.setenv("MNIST_MIRROR", str(Path(mirror).resolve()))  # tests change folders
-    yield
-    patch.undo()
+        os.environ["MNIST_MIRROR"] = str(Path(mirror).resolve())  # tests change folders
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _code_of_this_checkout() -> Iterator[None]:
-    """Children run it from any folder: an environment may have been installed for another one.
+def _code_of_this_checkout() -> None:
+    """Children run it from any folder, on the CPU, and obey SIGINT.
 
-    They compute on the CPU, whose bytes the tests know.
+    An environment may have been installed for another checkout, tests know the CPU's bytes, and a
+    shell may run these tests in its background, ignoring SIGINT.
     """
-    patch = pytest.MonkeyPatch()
-    patch.setenv("PYTHONPATH", str(ROOT / "src"))
-    patch.setenv("CUDA_VISIBLE_DEVICES", "")
-    yield
-    patch.undo()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _interruptible() -> Iterator[None]:
-    """Children obey SIGINT, also where a shell runs these tests in its background, ignoring it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+    os.environ |= {"PYTHONPATH": str(ROOT / "src"), "CUDA_VISIBLE_DEVICES": ""}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def git(repo: Path, *words: str) -> str:
@@ -150,16 +122,22 @@ def dvc(repo: Path, *words: str, **environment: str) -> subprocess.CompletedProc
     )
 
 
-def make_run(project: Path) -> subprocess.CompletedProcess[str]:
-    """What make run starts, for somebody without a name in git; DVC's git looks for it in HOME."""
+def python(*words: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run this Python in a folder, -m mnist_pipeline or something else."""
     return subprocess.run(
-        [sys.executable, "-m", "mnist_pipeline", "run"],
-        cwd=project,
-        env=os.environ | {"PYTHONPATH": "src", "HOME": f"{project}-home"},
+        [sys.executable, *words],
+        cwd=cwd,
+        env=os.environ | environment,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def make_run(project: Path) -> subprocess.CompletedProcess[str]:
+    """What make run starts, for somebody without a name in git; DVC's git looks for it in HOME."""
+    own = {"PYTHONPATH": "src", "HOME": f"{project}-home"}
+    return python("-m", "mnist_pipeline", "run", cwd=project, **own)
 
 
 def copy_of_project(folder: Path) -> Path:

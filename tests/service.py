@@ -24,14 +24,6 @@ if "PREFECT__FLOW_RUN_ID" in os.environ:
     __import__("pathlib").Path(__file__).with_name(os.environ["PREFECT__FLOW_RUN_ID"]).touch()
 """
 FINAL = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
-STAGES = """stages:
-  download:
-    cmd: cp source model; mkdir -p metrics; cp source metrics/metrics.json
-    deps: [source]
-    outs: [model]
-    metrics: [{metrics/metrics.json: {cache: false}}]
-  evaluate: {cmd: echo boom >&2; exit 3}
-"""
 CONFIG = """[core]
     remote = store
     check_update = false
@@ -69,9 +61,12 @@ def small_registry(folder: Path, source: bytes = b"1") -> Path:
     return bare(seed)
 
 
-def change(origin: Path, repro: bool = False, **files: Any) -> None:
-    """Push other files to main, as somebody would from a clone, with their result or without."""
+def change(
+    origin: Path, repro: bool = False, overrides: dict[str, Any] | None = None, **files: Any
+) -> None:
+    """Push other files or parameters to main, as somebody would, with their result or without."""
     with temporary_clone(str(origin), "main") as folder:
+        override_params(folder, overrides or {})
         for name, content in files.items():
             whole = content if isinstance(content, bytes) else str(content).encode()
             (folder / name).write_bytes(whole)
@@ -89,12 +84,6 @@ def retrained(origin: Path) -> str:
         state = publish_result.fn(folder, "main", "main", 0.05)
     reason = state.message if state.is_failed() else state.message.partition(":")[0]
     return str(reason)
-
-
-def small_repository(folder: Path) -> Path:
-    """A bare repository with two stages, of which the second fails; nothing was run yet."""
-    texts = {"dvc.yaml": STAGES, "params.yaml": "train: {epochs: 4}", "source": "1"}
-    return bare(repository(folder / "seed", texts))
 
 
 def digits_repository(folder: Path, epochs: int = 1) -> Path:
@@ -122,14 +111,6 @@ def bare(seed: Path) -> Path:
     git(seed, "commit", "--quiet", "--message=seed")
     git(seed, "clone", "--quiet", "--bare", ".", str(seed.parent / "origin.git"))
     return seed.parent / "origin.git"
-
-
-def push_params(origin: Path, folder: Path, overrides: dict[str, Any]) -> None:
-    """Change parameters on main, as somebody would from a clone."""
-    git(origin.parent, "clone", "--quiet", str(origin), str(folder))
-    override_params(folder, overrides)
-    git(folder, "commit", "--quiet", "--all", "--message=parameters")
-    git(folder, "push", "--quiet", "origin", "HEAD:main")
 
 
 def wait_until(true: Callable[[], Any], seconds: float, what: str) -> Any:

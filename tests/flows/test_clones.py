@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from conftest import dvc, git
 from flows import clones
-from service import small_repository
+from service import small_registry
 
 from mnist_pipeline.files import InputError
 from mnist_pipeline.review import git as clones_git
@@ -16,7 +16,7 @@ from mnist_pipeline.review import git as clones_git
 def test_clones_of_ended_runs_are_removed(tmp_path, monkeypatch):
     """At the run's end, or at the next run's start if it was killed; those of living runs stay."""
     monkeypatch.setattr(clones, "HOME", tmp_path / "home")
-    origin = str(small_repository(tmp_path))
+    origin = str(small_registry(tmp_path))
     with subprocess.Popen(["true"]) as gone:
         gone.wait()
     with clones.temporary_clone(origin, "main") as living:
@@ -35,7 +35,7 @@ def test_clones_of_ended_runs_are_removed(tmp_path, monkeypatch):
 def test_clones_of_a_checkout_share_its_cache(tmp_path, monkeypatch, configured):
     """Wherever that is: beside the checkout's files, or where its configuration says."""
     monkeypatch.setattr(clones, "HOME", tmp_path / "home")
-    small_repository(tmp_path)
+    small_registry(tmp_path)
     cache = tmp_path / "disk" if configured else tmp_path / "seed/.dvc/cache"
     if configured:
         dvc(tmp_path / "seed", "config", "--local", "cache.dir", "../disk")
@@ -49,7 +49,7 @@ def test_users_git_does_not_reach_clones(tmp_path, monkeypatch):
     Its files have the bytes of the commit, whatever the user's git does to the ends of lines.
     """
     monkeypatch.setattr(clones, "HOME", tmp_path / "home")
-    origin = small_repository(tmp_path)
+    origin = small_registry(tmp_path)
     with clones.temporary_clone(str(origin), "main") as folder:
         clones.git(folder, "commit", "--quiet", "--allow-empty", "--message=x")
         clones.git(folder, "tag", "--annotate", "--message=x", "x")

@@ -2,20 +2,15 @@
 
 from contextlib import contextmanager
 
-import numpy as np
 import pytest
 from conftest import git
 from flows import clones, collect
+from pipeline.test_new_images import image
 from service import bare, repository
 
 from mnist_pipeline.files import NEW_TEST, NEW_TRAIN, InputError, write_atomically
 from mnist_pipeline.new_images import encode, place, read_new
 from mnist_pipeline.use import spool
-
-
-def image(number: int) -> np.ndarray:
-    """One of many images, (28, 28)."""
-    return np.random.default_rng(number).integers(0, 256, (28, 28)).astype(np.uint8)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 from conftest import dvc, git
 from flows import clones
 from flows.publish import push
-from service import change, small_repository
+from service import change, small_registry
 
 from mnist_pipeline.files import InputError
 
@@ -13,7 +13,7 @@ from mnist_pipeline.files import InputError
 def origin(tmp_path, monkeypatch):
     """A repository that was never run yet."""
     monkeypatch.setattr(clones, "HOME", tmp_path / "home")
-    return small_repository(tmp_path)
+    return small_registry(tmp_path)
 
 
 def publish(origin, result: str, where: str) -> str | None:
@@ -26,7 +26,7 @@ def publish(origin, result: str, where: str) -> str | None:
 def run(folder, result: str) -> None:
     """What the stages do to a clone."""
     (folder / "source").write_text(result)
-    assert dvc(folder, "repro", "download").returncode == 0
+    assert dvc(folder, "repro").returncode == 0
 
 
 def branches(origin) -> dict[str, str]:

@@ -5,7 +5,7 @@ from flows import clones, retrain
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import disable_run_logger
 from prefect.states import Completed
-from service import small_repository
+from service import small_registry
 
 from mnist_pipeline.files import InputError
 
@@ -21,7 +21,7 @@ def _out_of_a_run(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory):
     """A repository to clone."""
-    return str(small_repository(tmp_path_factory.mktemp("repository")))
+    return str(small_registry(tmp_path_factory.mktemp("repository")))
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,11 @@
 """make schedule on a machine where it cannot work."""
 
-import os
 import socket
 import subprocess
-import sys
 from urllib.request import proxy_bypass
 
 import pytest
-from conftest import ROOT
+from conftest import python
 from flows import schedule
 
 from mnist_pipeline.files import InputError
@@ -46,11 +44,7 @@ def test_where_no_server_answers_nothing_is_installed():
     """One line, as for any bad input."""
     port = schedule.free_port("0")
     url = f"http://127.0.0.1:{port}/api"
-    command = [sys.executable, "-m", "flows.server"]
-    environment = os.environ | {"PREFECT_API_URL": url}
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+    done = python("-m", "flows.server", PREFECT_API_URL=url)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: PREFECT_API_URL: expected a server at {url}: ")
     assert len(done.stderr.splitlines()) == 1

@@ -1,19 +1,16 @@
 """A search on a real server: trials on two workers as on two machines, results in git."""
 
 import json
-import os
 import re
 import subprocess
-import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pandas as pd
 import psutil
 import pytest
-from conftest import copy_of_project, dvc, fresh_copy, git
+from conftest import copy_of_project, dvc, fresh_copy, git, python
 from flows.search import check_ranking
 from service import Service, bare, repository
 
@@ -71,14 +68,8 @@ def trials(service: Service) -> dict[str, list[Any]]:
 @pytest.fixture(scope="module")
 def done(service: Service, origin: Path) -> subprocess.CompletedProcess[str]:
     """A search over learning rates, of which one is far too great."""
-    return subprocess.run(
-        [sys.executable, "-m", "flows.search", GRID, f"repository={origin}", "parallel=2"],
-        cwd=service.checkout,
-        env=service.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words = ("-m", "flows.search", GRID, f"repository={origin}", "parallel=2")
+    return python(*words, cwd=service.checkout, **service.environment)
 
 
 def test_failed_trials_are_reported_and_the_rest_goes_on(service, done):
@@ -153,17 +144,6 @@ def test_search_from_the_dashboard_proposes_the_best(service, origin, done):
     assert {"dvc.lock", "params.yaml", "metrics/history.csv"} <= {*changed}
 
 
-@pytest.mark.parametrize(
-    ("parameters", "status"),
-    [({"grid": {"lr": [1]}}, 409), ({"grid": {"train.lr": [1]}, "parallel": 0}, 409)],
-)
-def test_refused_before_a_run_exists(service, parameters, status):
-    """What the schema of the deployment's parameters can see."""
-    with pytest.raises(httpx.HTTPStatusError) as refused:
-        service.run("search/manual", **parameters)
-    assert refused.value.response.status_code == status
-
-
 def test_refused_before_any_trial(service, done):
     """What only the schemas of params.yaml can see: the run ends as Refused and says why."""
     before = trials(service)
@@ -198,12 +178,9 @@ def test_search_with_nothing_prepared(tmp_path):
     checkout = copy_of_project(tmp_path / "checkout")
     own = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     own |= {"PYTHONPATH": f"{checkout / 'src'}:{checkout}", "TMPDIR": str(tmp_path)}
-    environment = os.environ | own
     grid = {"data.source": ["digits"], "train.epochs": [1], "save.min_accuracy": [0.0]}
-    command = [sys.executable, "-m", "flows.search", json.dumps(grid), "parallel=1"]
-    done = subprocess.run(
-        command, cwd=checkout, env=environment, capture_output=True, text=True, check=False
-    )
+    words = ("-m", "flows.search", json.dumps(grid), "parallel=1")
+    done = python(*words, cwd=checkout, **own)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (checkout / "build/search/service.log").stat().st_size > 0
     everyone = psutil.process_iter(["environ"])

@@ -43,14 +43,21 @@ def test_first_run_publishes_and_the_next_has_nothing_to_do(service, tmp_path, m
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [("alpha", 2), ("publish", "all"), ("overrides", {"lr": 1}), ("overrides", {"train.lr": [1]})],
+    ("deployment", "name", "value"),
+    [
+        ("manual", "alpha", 2),
+        ("manual", "publish", "all"),
+        ("manual", "overrides", {"lr": 1}),
+        ("manual", "overrides", {"train.lr": [1]}),
+        ("search/manual", "grid", {"lr": [1]}),
+        ("search/manual", "parallel", 0),
+    ],
 )
-def test_bad_parameters_are_refused_before_a_run_exists(service, name, value):
+def test_bad_parameters_are_refused_before_a_run_exists(service, deployment, name, value):
     """The server names the parameter; no run is created."""
     before = service.api("POST", "flow_runs/count")
     with pytest.raises(httpx.HTTPStatusError) as error:
-        service.run("manual", **{name: value})
+        service.run(deployment, **{name: value})
     assert error.value.response.status_code == 409
     assert name in error.value.response.text
     assert service.api("POST", "flow_runs/count") == before

@@ -7,7 +7,7 @@ from conftest import dvc, git
 from flows import stages
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Failed
-from service import small_repository
+from service import small_registry
 
 from mnist_pipeline.files import InputError
 
@@ -15,7 +15,7 @@ from mnist_pipeline.files import InputError
 @pytest.mark.parametrize(("remote", "flags"), [(True, ["--force", "--pull"]), (False, ["--force"])])
 def test_failed_stage_is_the_last(tmp_path, monkeypatch, remote, flags):
     """Refused where it would fail again. DVC pulls where it has a remote; else that would fail."""
-    git(tmp_path, "clone", "--quiet", str(small_repository(tmp_path)), "clone")
+    git(tmp_path, "clone", "--quiet", str(small_registry(tmp_path)), "clone")
     if not remote:
         assert dvc(tmp_path / "clone", "remote", "remove", "store").returncode == 0
     for fault, end in ((InputError("boom"), "Refused"), (RuntimeError("boom"), "Failed")):

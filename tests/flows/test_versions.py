@@ -31,6 +31,12 @@ def roll_back(origin, name: str = "") -> str:
         return versions.rollback(folder, name)
 
 
+def table(origin) -> str:
+    """What `make versions` prints."""
+    with clones.temporary_clone(str(origin), "main") as folder:
+        return versions.table(folder)
+
+
 def test_publications_rollback_and_the_next_result(origin):
     """The next patch version is in production; one taken back returns by no schedule."""
     assert retrained(origin) == "main, mnist-cnn@v1.0.0"
@@ -60,13 +66,21 @@ def test_what_people_merge_is_published(origin):
 
 
 def test_the_gate_compares_with_production(origin):
-    """Not with what main has: there, after a rollback, is a model that was worse or better."""
+    """Not with what main has: there, after a rollback, is a model that was worse or better.
+
+    The table is newest first: name, accuracy, date, commit, and which one is in production.
+    """
+    assert table(origin) == "no version of mnist-cnn yet"
     retrained(origin)
     change(origin, errors=2)
     assert retrained(origin) == "main, mnist-cnn@v1.0.1"
     change(origin, errors=9)
     assert retrained(origin).startswith("significantly worse than the published model: 0 fixed, 7")
     roll_back(origin, "v1.0.0")
+    newer, older = table(origin).splitlines()
+    words = ("log", "-1", "--format=%cs %h", "--abbrev=7", "mnist-cnn@v1.0.1")
+    assert newer.split() == ["v1.0.1", "99.80%", *git(origin, *words).split()]
+    assert older.split()[:2] + older.split()[4:] == ["v1.0.0", "99.20%", "prod"]
     assert retrained(origin) == "main, mnist-cnn@v1.0.2"  # v1.0.0 had eight errors
 
 
@@ -106,18 +120,3 @@ def test_refused_rollbacks(origin):
         with pytest.raises(InputError, match=reason):
             roll_back(origin, name)
     assert git(origin, "for-each-ref") == before
-
-
-def test_table(origin):
-    """Newest first: name, accuracy, date, commit, and which one is in production."""
-    with clones.temporary_clone(str(origin), "main") as folder:
-        assert versions.table(folder) == "no version of mnist-cnn yet"
-    retrained(origin)
-    change(origin, errors=2)
-    retrained(origin)
-    roll_back(origin)
-    with clones.temporary_clone(str(origin), "main") as folder:
-        newer, older = versions.table(folder).splitlines()
-    date, commit = git(origin, "log", "-1", "--format=%cs %h", "--abbrev=7", "main").split()
-    assert newer.split() == ["v1.0.1", "99.80%", date, commit]
-    assert older.split()[:2] + older.split()[4:] == ["v1.0.0", "99.20%", "prod"]

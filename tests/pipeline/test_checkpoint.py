@@ -76,9 +76,10 @@ def test_key_holds_all_that_can_change_the_result(repository, monkeypatch, tmp_p
     keys += [Checkpoint(WORK | {section: {"x": 1}}).key for section in WORK]
     changed = tmp_path / "changed.py"
     changed.write_text("# another line")
-    monkeypatch.setattr(sys.modules["mnist_pipeline.model"], "__file__", str(changed))
-    keys.append(Checkpoint(WORK).key)
-    assert len(set(keys)) == 5
+    for name in ("model", "batches"):
+        monkeypatch.setattr(sys.modules[f"mnist_pipeline.{name}"], "__file__", str(changed))
+        keys.append(Checkpoint(WORK).key)
+    assert len(set(keys)) == 6
 
 
 def test_with_a_damaged_state_training_starts_afresh(outcome):

@@ -1,8 +1,6 @@
 """IDX files: read strictly, refused in one line."""
 
 import gzip
-import hashlib
-import os
 import struct
 from pathlib import Path
 
@@ -11,9 +9,7 @@ import torch
 from torchvision.transforms import v2
 
 from mnist_pipeline.dataset import normalize, read_pairs
-from mnist_pipeline.download import fetch
 from mnist_pipeline.files import InputError
-from mnist_pipeline.mnist import SHA256
 
 PIXELS = bytes(range(256)) * 7  # 1792 bytes, of which 2 × 28 × 28 are taken
 IMAGES = struct.pack(">IIII", 0x803, 2, 28, 28) + PIXELS[:1568]
@@ -80,20 +76,3 @@ def test_normalize_is_torchvisions_transform():
     to_float = v2.ToDtype(torch.float32, scale=True)
     transform = v2.Compose([to_float, v2.Normalize((0.1307,), (0.3081,))])
     assert torch.equal(normalize(images), transform(images[:, None]))
-
-
-@pytest.mark.skipif("MNIST_MIRROR" not in os.environ, reason="MNIST_MIRROR names no mirror")
-def test_real_mnist(tmp_path):
-    """From the mirror, by the published hashes; 60,000 and 10,000 images; mean 0, deviation 1."""
-    for name, digest in SHA256.items():
-        fetch(name, tmp_path, [os.environ["MNIST_MIRROR"]])
-        assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == digest
-    train_images, train_labels = read_pairs(*(tmp_path / name for name in list(SHA256)[:2]))
-    test_images, test_labels = read_pairs(*(tmp_path / name for name in list(SHA256)[2:]))
-    assert train_images.shape == (60_000, 28, 28)
-    assert test_images.shape == (10_000, 28, 28)
-    assert train_labels[:5].tolist() == [5, 0, 4, 1, 9]
-    assert test_labels[:5].tolist() == [7, 2, 1, 0, 4]
-    pixels = normalize(train_images).double()
-    assert abs(pixels.mean().item()) < 1e-3
-    assert abs(pixels.std().item() - 1) < 1e-3

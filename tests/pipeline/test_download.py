@@ -1,19 +1,14 @@
 """Stage download: what a mirror may do wrong, and what a disk may; no wrong byte is passed on."""
 
+import errno
 import gzip
 import hashlib
-import json
-import os
-import socket
-import struct
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pooch.core
 import pytest
@@ -96,18 +91,11 @@ def stalled(request: Request) -> None:
     request.server.closing.wait(timeout=10)
 
 
-def reset(request: Request) -> None:
-    linger = struct.pack("ii", 1, 0)  # close() then sends RST
-    request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-    os.close(request.connection.detach())
-
-
 FAULTS = {  # and the words that tell the reader what was wrong
     missing: "status 404",
     wrong: "wrong bytes",
     cut_off: "connection broke off",
     stalled: "timed out",
-    reset: "no connection",
 }
 
 
@@ -220,63 +208,13 @@ def test_the_stage_replaces_a_wrong_file(mirror, project, monkeypatch):
     assert server.asked_for == [NAME]
 
 
-# The stage as a process of its own, as `python -m` starts it, with our stand-ins for MNIST's files,
-# and without scikit-learn, which it does not need here and which costs 2 s.
-CODE = """
-import json, resource, runpy, sys, types
-sys.modules["mnist_pipeline.digits"] = types.ModuleType("digits")
-from mnist_pipeline import mnist
-mnist.SHA256 = json.loads(sys.argv[1])
-if len(sys.argv) > 2:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
-sys.argv = ["mnist_pipeline", "download"]
-runpy.run_module("mnist_pipeline", run_name="__main__")
-"""
-
-
-def start(folder: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
-    """Start the stage in a folder; words may be a limit on the size of files."""
-    return subprocess.Popen(
-        [sys.executable, "-c", CODE, json.dumps(TABLE), *words],
-        cwd=folder,
-        env=os.environ | environment,
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def test_killed_in_mid_download(mirror, project, monkeypatch):
-    """After SIGKILL no half file bears MNIST's name (a temporary one may); a rerun completes."""
-    dripping = mirror(lambda request: (good if request.name == NAMES[0] else stalled)(request))
-
-    def second_begins() -> bool:
-        """Before it is asked for, the first one's temporary file may go at any moment."""
-        asked_for, first = NAMES[1] in dripping.asked_for, len(FILES[NAMES[0]])
-        return asked_for and sum(map(len, files_in(project / RAW).values())) > first
-
-    with start(project, MNIST_MIRROR=dripping.url) as process:
-        deadline = time.monotonic() + 30
-        while not second_begins():
-            assert time.monotonic() < deadline, f"only these began: {dripping.asked_for}"
-            time.sleep(0.01)
-        process.kill()
-    left = files_in(project / RAW)
-    assert {name: left[name] for name in NAMES if name in left} == {NAMES[0]: FILES[NAMES[0]]}
-    healthy = mirror(good)
-    monkeypatch.setenv("MNIST_MIRROR", healthy.url)
-    download.main()
-    assert files_in(project / RAW).items() >= FILES.items()
-    assert healthy.asked_for == NAMES[1:]
-
-
-def test_full_disk(mirror, project):
-    """No space left: one line, exit status 2, and neither a partial nor a temporary file."""
-    limit = str(len(FILES[NAME]) - 1)  # bytes in a file, in place of a disk's
-    process = start(project, limit, MNIST_MIRROR=mirror(good).url)
-    _, stderr = process.communicate(timeout=60)
-    assert stderr == f"error: {RAW / NAME}: cannot be written: File too large\n"
-    assert process.returncode == 2
+def test_full_disk(project, monkeypatch, capsys):
+    """No space left: one line that names the file, and neither a partial nor a temporary one."""
+    monkeypatch.setenv("MNIST_MIRROR", str(put(project / "mirror", FILES)))
+    full = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
+    monkeypatch.setattr(download.shutil, "copyfile", full)
+    says = refusal(download.main, capsys)
+    assert says == f"{RAW / NAME}: cannot be written: No space left on device"
     assert files_in(project / RAW) == {}
 
 

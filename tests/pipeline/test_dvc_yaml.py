@@ -125,3 +125,10 @@ def test_metrics_alone_are_in_git_and_nothing_switches_the_run_cache_off(stage):
         assert not options.get("persist"), path
         assert (options.get("cache") is False) == (path in in_git), path
     assert all(path.startswith("metrics/") for path in in_git)
+
+
+def test_answers_are_drawn_as_confusions():
+    """Without a template, DVC would draw lines."""
+    plots = outputs("evaluate", kinds=("plots",))
+    templates = {path: options.get("template") for path, options in plots.items()}
+    assert templates["metrics/errors.csv"] == templates["metrics/new.csv"] == "confusion"

@@ -2,20 +2,18 @@
 
 import hashlib
 import os
-import subprocess
-import sys
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, python
 
 from mnist_pipeline.dataset import normalize, read_pairs
 from mnist_pipeline.download import fetch
 from mnist_pipeline.export import onnx_bytes
-from mnist_pipeline.mnist import TEST_IMAGES, TEST_LABELS
+from mnist_pipeline.mnist import SHA256, TEST_IMAGES, TEST_LABELS
 from mnist_pipeline.model import Net
 
 SAME = """import hashlib, torch
@@ -54,9 +52,9 @@ def test_same_answers_on_the_digits(net, workspace):
 
 @pytest.mark.skipif("MNIST_MIRROR" not in os.environ, reason="MNIST_MIRROR names no mirror")
 def test_same_answers_on_mnist(net, tmp_path):
-    """On all 10,000 test images."""
-    for path in (TEST_IMAGES, TEST_LABELS):
-        fetch(path.name, tmp_path, [os.environ["MNIST_MIRROR"]])
+    """On all 10,000 test images; the mirror has all four files as they are known here."""
+    for name in SHA256:
+        fetch(name, tmp_path, [os.environ["MNIST_MIRROR"]])
     images, _ = read_pairs(tmp_path / TEST_IMAGES.name, tmp_path / TEST_LABELS.name)
     assert len(images) == 10_000
     compare(net, images)
@@ -66,8 +64,7 @@ def test_bytes_depend_on_the_weights_alone(net, tmp_path):
     """Neither on the process, nor on the folder; and they name no path."""
     torch.manual_seed(3)
     here = onnx_bytes(Net())
-    command = [sys.executable, "-c", SAME]
-    there = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    there = python("-c", SAME, cwd=tmp_path)
     assert there.stdout.strip() == hashlib.sha256(here).hexdigest()
     assert str(ROOT).encode() not in here
     assert here != onnx_bytes(net)

@@ -5,16 +5,9 @@ import resource
 import subprocess
 import sys
 
-import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from mnist_pipeline.files import (
-    InputError,
-    explain_end,
-    parse_json,
-    read_text,
-    write_atomically,
-)
+from mnist_pipeline.files import explain_end, write_atomically
 
 
 def test_one_of_several_processes_tells_those_that_started_it(tmp_path, monkeypatch, capsys):
@@ -69,19 +62,3 @@ def test_full_disk_keeps_the_old_file(tmp_path):
     assert done.returncode == 2
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_bad_json_is_refused():
-    """No object, or a number that is not finite."""
-    says = "expected JSON, found: NaN, which is not a finite number"
-    with pytest.raises(InputError, match=f"a.json: {says}"):
-        parse_json('{"a": NaN}', "a.json")
-    with pytest.raises(InputError, match=r"a\.json: expected keys with values, found list"):
-        parse_json("[]", "a.json")
-
-
-def test_text_that_is_not_utf8_is_refused(tmp_path):
-    """The error names the file."""
-    (tmp_path / "a.json").write_bytes(b"\xff")
-    with pytest.raises(InputError, match=r"a\.json: expected UTF-8"):
-        read_text(tmp_path / "a.json")

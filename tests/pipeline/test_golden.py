@@ -4,9 +4,11 @@ A change that should not alter numbers proves it here. One that should records t
 PYTHONPATH=src python tests/pipeline/test_golden.py > tests/pipeline/golden_losses.json
 """
 
+import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,10 +20,11 @@ from mnist_pipeline.arithmetic import PORTABLE, RuntimeParams
 
 GOLDEN = Path(__file__).with_name("golden_losses.json")
 STEPS = 50
+IMITATED = 2  # by qemu: minutes
 
 
-def losses(folder: Path) -> list[float]:
-    """Train on the digits as the stage does, for STEPS steps; the loss of each."""
+def steps(folder: Path, count: int) -> list[str]:
+    """Train on the digits as the stage does: each step's loss, and a hash of the weights."""
     os.environ |= PORTABLE  # before torch loads
     import torch  # noqa: PLC0415
 
@@ -46,10 +49,12 @@ def losses(folder: Path) -> list[float]:
         for epoch in (1, 2, 3)
         for number, batch in enumerate(shuffle(torch.arange(len(labels)), 1, epoch, 64))
     ]
-    return [
-        training.step(images[batch], labels[batch], (epoch, number)).item()
-        for epoch, number, batch in batches[:STEPS]
-    ]
+    found = []
+    for epoch, number, batch in batches[:count]:
+        loss = training.step(images[batch], labels[batch], (epoch, number)).item()
+        weights = b"".join(each.detach().numpy().tobytes() for each in training.net.parameters())
+        found.append(f"{loss!r} {hashlib.sha256(weights).hexdigest()[:16]}")
+    return found
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="recorded on x86-64")
@@ -61,6 +66,19 @@ def test_losses_are_the_recorded_ones():
     assert json.loads(done.stdout) == json.loads(GOLDEN.read_text()), processor()
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("qemu-x86_64"), reason="needs qemu-x86_64 (qemu-user)")
+@pytest.mark.parametrize("model", ["EPYC-Rome", "Haswell"])
+def test_processors_that_qemu_imitates_give_the_same_losses(model):
+    """The libraries see another name, other caches and no AVX-512.
+
+    What an instruction of a real processor only estimates is exact in qemu.
+    """
+    command = ["qemu-x86_64", "-cpu", model, sys.executable, __file__, str(IMITATED)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout) == json.loads(GOLDEN.read_text())[:IMITATED]
+
+
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
-        print(json.dumps(losses(Path(name)), indent=1))
+        print(json.dumps(steps(Path(name), int([*sys.argv, STEPS][1])), indent=1))

@@ -3,9 +3,10 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
-from conftest import refusal
+from conftest import python, refusal
 
 from mnist_pipeline import __main__
 from mnist_pipeline.files import parse_json
@@ -13,10 +14,7 @@ from mnist_pipeline.files import parse_json
 NAMES = sorted(__main__.commands())
 
 
-def command(*words: str) -> subprocess.CompletedProcess[str]:
-    """python -m mnist_pipeline with these words."""
-    line = [sys.executable, "-m", "mnist_pipeline", *words]
-    return subprocess.run(line, capture_output=True, text=True, check=False)
+command = partial(python, "-m", "mnist_pipeline")
 
 
 def test_every_stage_and_tool_is_listed_with_a_line():
@@ -48,8 +46,11 @@ def test_what_has_no_options_refuses_them(name):
 def test_only_what_a_name_needs_is_imported():
     """The list costs no import of torch, and download none of other stages."""
     code = "import sys; from mnist_pipeline import __main__; __main__.main(); print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = {name.split(".")[1] for name in done.stdout.split() if "mnist_pipeline." in name}
+    loaded = {
+        name.split(".")[1]
+        for name in python("-c", code).stdout.split()
+        if "mnist_pipeline." in name
+    }
     assert loaded == {"__main__", "files", "leash"}
 
 

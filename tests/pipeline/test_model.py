@@ -13,28 +13,6 @@ ORIGIN = Provenance(dry_run=False, parameters={"seed": 1, "lr": 1.0}, data={"a.g
 METADATA = {"provenance": ORIGIN.model_dump_json()}
 
 
-def plain(net: Net, x: Tensor) -> Tensor:
-    """The forward pass by sums over windows, in float64, without dropout."""
-    state = {name: tensor.double() for name, tensor in net.state_dict().items()}
-    x = x.double()
-    for layer in ("conv1", "conv2"):
-        kernel, bias = state[f"{layer}.weight"], state[f"{layer}.bias"]
-        windows = x.unfold(2, 3, 1).unfold(3, 3, 1)  # (N, C, H, W, 3, 3)
-        x = torch.einsum("nchwij,ocij->nohw", windows, kernel) + bias[:, None, None]
-        x = x.clamp(min=0)
-    x = x.unfold(2, 2, 2).unfold(3, 2, 2).amax((-1, -2)).reshape(len(x), -1)
-    x = (x @ state["fc1.weight"].T + state["fc1.bias"]).clamp(min=0)
-    x = x @ state["fc2.weight"].T + state["fc2.bias"]
-    return x - x.exp().sum(1, keepdim=True).log()
-
-
-def test_forward_is_the_notes_formula():
-    """Log-probabilities equal those of sums written out, to float32 rounding."""
-    torch.manual_seed(0)
-    net, x = Net().eval(), torch.randn(3, 1, 28, 28)
-    torch.testing.assert_close(net(x).double(), plain(net, x), rtol=1e-5, atol=1e-5)
-
-
 def test_processes_share_the_answers(monkeypatch):
     """Each answers some batches and leaves zeros elsewhere: the sum is what one alone answers."""
     net, images = Net(), torch.randint(256, (50, 28, 28), dtype=torch.uint8)

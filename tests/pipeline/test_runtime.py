@@ -1,14 +1,12 @@
 """Device, version, arithmetic: found as asked, or refused."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import refusal, set_params
+from conftest import python, refusal, set_params
 
 from mnist_pipeline import arithmetic, runtime
 from mnist_pipeline.arithmetic import RuntimeParams
@@ -157,9 +155,7 @@ import torch
 assert torch.backends.cpu.get_cpu_capability() == "AVX2", torch.backends.cpu.get_cpu_capability()
 """
     set_params(train={"dry_run": True})
-    environment = os.environ | {"ATEN_CPU_CAPABILITY": "default"}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = python("-c", code, cwd=workspace, ATEN_CPU_CAPABILITY="default")
     assert done.returncode == 0, done.stderr
 
 
@@ -171,7 +167,7 @@ from mnist_pipeline import arithmetic, evaluate, params, runtime, save
 runtime.start(params.load_params("runtime", arithmetic.RuntimeParams))
 print(*{"torch._dynamo", "torchvision"} & sys.modules.keys())
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = python("-c", code, cwd=workspace)
     assert (done.stdout, done.stderr) == ("\n", "")
 
 

@@ -152,10 +152,13 @@ def test_bfloat16_repeats_bit_by_bit_and_stays_near_float32():
 
 
 def test_stage_writes_weights_history_and_environment(workspace, capsys):
-    """Two epochs on the digits: a row each, the schedule's rates, falling losses, provenance."""
+    """Two epochs on the digits: a row each, the schedule's rates, falling losses, provenance.
+
+    The last row is what plain PyTorch makes of the weights and of the images held out alone.
+    """
     set_params(train={"epochs": 2})
     train.main()
-    history = pd.read_csv(HISTORY)
+    said, history = capsys.readouterr().out, pd.read_csv(HISTORY)
     columns = ["epoch", "lr", "train_loss", "validation_loss", "validation_accuracy"]
     assert list(history.columns) == columns
     assert history["lr"].tolist() == [1.0, 0.7]
@@ -166,24 +169,17 @@ def test_stage_writes_weights_history_and_environment(workspace, capsys):
     assert provenance.parameters["epochs"] == 2
     for path in (TRAIN_IMAGES, TRAIN_LABELS):
         assert provenance.data[path.name] == hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def test_validation_scores_the_images_held_out(workspace, capsys):
-    """The last row is what plain PyTorch makes of the weights and of those images alone."""
-    set_params(train={"epochs": 1})
-    train.main()
     data, _ = read_training_data(fraction=0.1, seed=1, weight=1)
     images, labels = data.images[data.held_out], data.labels[data.held_out]
     with torch.no_grad():
         answers = read_weights(WEIGHTS)[0].eval()(normalize(images))
     right, total = int((answers.argmax(1) == labels).sum()), len(labels)
     assert 0 < right < total
-    last = pd.read_csv(HISTORY).iloc[-1]
+    last = history.iloc[-1]
     assert last["validation_accuracy"] == pytest.approx(right / total, rel=1e-5)
     assert last["validation_loss"] == pytest.approx(nll_loss(answers, labels).item(), rel=1e-4)
-    said = f"Accuracy: {right}/{total} ({100 * right / total:.2f}%)"
-    said = f"Validation set: Average loss: {last['validation_loss']:.4f}, {said}"
-    assert said in capsys.readouterr().out
+    line = f"Validation set: Average loss: {last['validation_loss']:.4f}, "
+    assert f"{line}Accuracy: {right}/{total} ({100 * right / total:.2f}%)" in said
 
 
 def test_dry_run_takes_one_step_and_no_validation_leaves_its_columns_empty(workspace, capsys):

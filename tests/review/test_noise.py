@@ -1,14 +1,12 @@
 """make noise: the spread over seeds, and whose it is."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 from statistics import stdev
 from typing import Never
 
 import pytest
-from conftest import ROOT, git
+from conftest import ROOT, git, python
 from pets import commit, edit, lock, make_project, write
 
 from mnist_pipeline.files import InputError
@@ -19,11 +17,8 @@ from mnist_pipeline.review.result import read_result
 
 def finish(repo: Path) -> str:
     """What make noise with two seeds prints, where git does not know who works here."""
-    command = [sys.executable, "-m", "mnist_pipeline", "noise", "--seeds", "2"]
-    nobody = os.environ | {"HOME": str(repo.parent)}  # dvc looks there, whatever git is told
-    done = subprocess.run(
-        command, cwd=repo, env=nobody, capture_output=True, text=True, check=False
-    )
+    words = ("-m", "mnist_pipeline", "noise", "--seeds", "2")
+    done = python(*words, cwd=repo, HOME=str(repo.parent))  # where dvc looks, whatever git is told
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -2,13 +2,12 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import dvc, git
+from conftest import dvc, git, python
 from dvc.repo.experiments.refs import ExpRefInfo
 from pets import WRONG, commit, edit, lock, make_project, plant, plant_new, write
 from ruamel.yaml import YAML
@@ -375,9 +374,7 @@ sys.argv = ["mnist_pipeline", "report", "--base=HEAD", "--pictures={tmp_path}/pi
 from mnist_pipeline.__main__ import main
 main()
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=repo, capture_output=True, text=True, check=False
-    )
+    done = python("-c", program, cwd=repo)
     assert (done.returncode, done.stderr) == (0, "")
     pictures = sorted(path.name for path in (tmp_path / "pictures").iterdir())
     assert pictures == ["confusion.png", "learning_curves.png"]

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, python
 from ruamel.yaml import YAML
 
 FOLDER = ROOT / ".github/workflows"
@@ -53,7 +52,7 @@ def test_comment_needs_what_its_workflow_installs():
     program = (
         f"import sys, mnist_pipeline.review.markdown; sys.exit(len({heavy} & set(sys.modules)))"
     )
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+    assert python("-c", program).returncode == 0
 
 
 # The step that fetches the report, with a gh that hands out a prepared file

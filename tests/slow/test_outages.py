@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 from conftest import git
-from service import Service, digits_repository, push_params, wait_until
+from service import Service, change, digits_repository, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -74,12 +74,12 @@ def ticks(service: Service, *types: str) -> list[str]:
     return []
 
 
-def test_schedule_fires_publishes_and_follows_main(scheduled, repository, tmp_path):
+def test_schedule_fires_publishes_and_follows_main(scheduled, repository):
     """A tick publishes; after a pushed change another one reruns the stages that it affects."""
     scheduled.start(sys.executable, "-m", "flows.schedule")
     wait_until(lambda: ticks(scheduled, "COMPLETED"), 400, "a tick has worked")
     assert "Retrain: the first publication" in git(repository, "log", "-1", "main")
-    push_params(repository, tmp_path / "theirs", {"train.epochs": 2})
+    change(repository, overrides={"train.epochs": 2})
     wait_until(
         lambda: TRAINED in [scheduled.tasks(run) for run in ticks(scheduled, "COMPLETED")],
         400,

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 from conftest import refusal
-from PIL import Image, ImageDraw
+from PIL import Image
+from test_digit import SEVEN, drawing
 
 from mnist_pipeline.dataset import read_pairs
 from mnist_pipeline.files import NEW_TEST, NEW_TRAIN
@@ -23,10 +24,8 @@ def run(monkeypatch, *words: str) -> int:
 
 def draw(path, width: int = 20) -> None:
     """A seven."""
-    sheet = Image.new("L", (280, 280), "white")
-    ImageDraw.Draw(sheet).line([(80, 60), (200, 60), (120, 230)], fill="black", width=width)
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    drawing(SEVEN, width=width).save(path)
 
 
 def added() -> list[str]:

@@ -1,6 +1,5 @@
 """The page's server: whom it answers, and what it refuses."""
 
-import http.client
 import struct
 import zlib
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import pytest
 from hands import photo
 from serving import MOST, Server
 
-from mnist_pipeline.use.app import BODY, HEADERS
+from mnist_pipeline.use.app import BODY
 from mnist_pipeline.use.spool import SPOOL
 
 PNG = {"Content-Type": "image/png"}
@@ -88,9 +87,13 @@ def test_other_sites_are_refused(server: Server, headers: dict[str, str], path: 
 
 def assert_headers(reply: httpx.Response) -> None:
     """What tells the browser to run nothing from elsewhere, and to guess no types."""
-    assert reply.headers["content-security-policy"].startswith("default-src 'self';")
-    assert reply.headers["x-content-type-options"] == "nosniff"
-    assert HEADERS.items() <= {k.title(): v for k, v in reply.headers.items()}.items()
+    assert {
+        "content-security-policy": "default-src 'self'; frame-ancestors 'none'; form-action 'none'",
+        "cross-origin-resource-policy": "same-origin",
+        "x-content-type-options": "nosniff",
+        "referrer-policy": "no-referrer",
+        "cache-control": "no-store",
+    }.items() <= reply.headers.items()
 
 
 @pytest.mark.parametrize(
@@ -117,15 +120,6 @@ def test_headers_and_paths(server: Server, method: str, path: str, status: int) 
     assert_headers(reply)
 
 
-@pytest.mark.parametrize("path", ["/../app.py", "/%2e%2e/app.py", "/..%2fapp.py", "//app.py"])
-def test_files_beside_the_page_are_not_served(server: Server, path: str) -> None:
-    """A path that climbs finds nothing, however it is written."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port)  # leaves the path as it is
-    connection.request("GET", path)
-    assert connection.getresponse().status == 404
-    connection.close()
-
-
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
 def test_other_types_are_refused(server: Server, kind: str) -> None:
     """Only a picture's type: a form of another site cannot send one."""
@@ -144,27 +138,12 @@ def test_a_long_body_is_refused(server: Server, chunked: bool) -> None:
     assert_headers(reply)
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (huge(), "expected at most 50,000,000 pixels, found more"),
-        (icon(huge()), "expected at most 50,000,000 pixels, found more"),
-        (b"seven", "expected a picture such as JPEG or PNG, found something else"),
-        (b"", "expected a picture such as JPEG or PNG, found something else"),
-        (
-            photo("white", "black")[:200],
-            "expected a picture such as JPEG or PNG, found a broken one: ",
-        ),
-        (photo("white", "white"), "expected a digit on paper that fills the picture, found none"),
-    ],
-    ids=["huge", "huge inside", "text", "nothing", "broken", "empty"],
-)
-def test_pictures_without_a_digit(server: Server, content: bytes, words: str) -> None:
-    """One phrase says what is wrong; a huge one is not even decoded."""
+@pytest.mark.parametrize("content", [huge(), icon(huge())], ids=["PNG", "PNG inside an ICO"])
+def test_a_huge_picture_is_refused(server: Server, content: bytes) -> None:
+    """The reason is one phrase, with the headers of any answer; nothing is decoded."""
     reply = ask(server, content)
     assert reply.status_code == 400
-    assert reply.json()["detail"].startswith(words)
-    assert "\n" not in reply.json()["detail"]
+    assert reply.json() == {"detail": "expected at most 50,000,000 pixels, found more"}
     assert_headers(reply)
 
 

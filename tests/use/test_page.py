@@ -86,20 +86,16 @@ def expect_refusal(page: Page, words: str) -> None:
 
 
 def test_drawing_with_the_mouse(open_page: Open, server: Server) -> None:
-    """A drawing is answered: its digit, ten bars and the network's picture are one answer."""
-    page = open_page()
-    draw(page, SEVEN)
-    expect_answer(page, server)
-    page.get_by_role("button", name="Clear").click()
-    expect_refusal(page, "")
+    """A drawing is answered: its digit, ten bars and the network's picture are one answer.
 
-
-def test_the_answer_waits_for_no_idle_moment(open_page: Open, server: Server) -> None:
-    """After a stroke, Chromium's toBlob may take a second: the page does without."""
+    Chromium's toBlob may take a second after a stroke: the page does without.
+    """
     page = open_page()
     page.evaluate("HTMLCanvasElement.prototype.toBlob = () => {}")
     draw(page, SEVEN)
     expect_answer(page, server)
+    page.get_by_role("button", name="Clear").click()
+    expect_refusal(page, "")
 
 
 def test_drawing_with_a_finger_on_a_phone(open_page: Open, server: Server) -> None:
@@ -171,6 +167,15 @@ def test_no_digit_and_two_digits(open_page: Open, server: Server) -> None:
     expect_refusal(page, "Expected a digit on paper that fills the picture, found none.")
 
 
+def wait_until(page: Page, true: Callable[[], object]) -> None:
+    """Let the page go on until something is so; fails after ten seconds."""
+    for _ in range(1000):
+        if true():
+            return
+        page.wait_for_timeout(10)
+    raise AssertionError("the page has sent nothing")
+
+
 def test_late_answers_are_dropped(open_page: Open, server: Server) -> None:
     """An answer that comes after a newer one, or after Clear, is not shown."""
     page, held = open_page(), list[Route]()
@@ -179,8 +184,7 @@ def test_late_answers_are_dropped(open_page: Open, server: Server) -> None:
     def stroke() -> Route:
         before = len(held)
         draw(page, SEVEN)
-        while len(held) == before:
-            page.wait_for_timeout(10)
+        wait_until(page, lambda: len(held) > before)
         return held[0]
 
     def late(route: Route) -> None:
@@ -224,8 +228,7 @@ def test_late_reply_to_a_correction_is_dropped(open_page: Open) -> None:
     draw(page, SEVEN)
     expect(page.locator("#words")).to_have_text(ANSWER)
     page.locator("#labels").get_by_role("button", name="3").click()
-    while not held:
-        page.wait_for_timeout(10)
+    wait_until(page, lambda: held)
     page.keyboard.press("Escape")
     with page.expect_response("**/corrections/*") as response:
         held[0].fulfill(json={"detail": "late"})
@@ -241,9 +244,11 @@ def test_no_correction_of_half_a_drawing(open_page: Open) -> None:
     expect(page.locator("#labels")).to_be_visible()
     page.route("**/predict", lambda route: held.insert(0, route))
     draw(page, [(0.4, 0.5), (0.7, 0.5)])
-    page.wait_for_timeout(1500)  # the last picture is on its way
+    wait_until(page, lambda: held)
     expect(page.locator("#labels")).to_be_hidden()
-    held[0].continue_()
+    page.route("**/predict", lambda route: route.continue_())
+    for route in held:
+        route.continue_()
     expect(page.locator("#labels")).to_be_visible()
 
 

@@ -1,13 +1,12 @@
 """The command predict: a line a picture, for people or programs, and one for each that is none."""
 
 import json
-import subprocess
 import sys
 
 import pytest
 import torch
-from conftest import ROOT, refusal
-from PIL import Image, ImageDraw
+from conftest import python, refusal
+from test_digit import SEVEN, drawing
 
 from mnist_pipeline.export import onnx_bytes
 from mnist_pipeline.model import Net
@@ -21,10 +20,8 @@ def pictures(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").mkdir()
     (tmp_path / "models/mnist_cnn.onnx").write_bytes(onnx_bytes(Net()))
-    sheet = Image.new("L", (280, 280), "white")
-    sheet.save("empty.png")
-    ImageDraw.Draw(sheet).line([(80, 60), (200, 60), (120, 230)], fill="black", width=20)
-    sheet.save("seven.png")
+    drawing().save("empty.png")
+    drawing(SEVEN).save("seven.png")
     (tmp_path / "notes.txt").write_text("seven")
 
 
@@ -77,6 +74,6 @@ def test_other_models(pictures, monkeypatch, capsys):
 def test_neither_torch_nor_dvc_is_loaded(name):
     """They would take seconds."""
     code = f"import sys, mnist_pipeline.use.{name}; print(*sys.modules)"
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert not {"torch", "torchvision", "dvc", "prefect", "sklearn"} & set(done.stdout.split())
+    loaded = set(python("-c", code).stdout.split())
+    assert loaded
+    assert not {"torch", "torchvision", "dvc", "prefect", "sklearn"} & loaded
