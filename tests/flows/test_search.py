@@ -110,7 +110,7 @@ def test_table_and_experiments_agree(service, origin, done):
     assert found == dict(zip(trained["experiment"], trained["validation_accuracy"], strict=True))
     assert len(found) == 2
     mean = f"{100 * sum(found.values()) / 2:.2f} %"
-    assert re.search(rf"^\| +0\.5 \| {mean} +\|", done.stdout, re.MULTILINE)
+    assert re.search(rf"^\| +0\.5 +\| {mean} +\|", done.stdout, re.MULTILINE)
 
 
 def test_commands_for_the_next_step_work(service, origin, done, tmp_path):

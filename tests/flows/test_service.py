@@ -50,7 +50,6 @@ def test_first_run_publishes_and_the_next_has_nothing_to_do(service, tmp_path, m
         ("manual", "overrides", {"lr": 1}),
         ("manual", "overrides", {"train.lr": [1]}),
         ("search/manual", "grid", {"lr": [1]}),
-        ("search/manual", "parallel", 0),
     ],
 )
 def test_bad_parameters_are_refused_before_a_run_exists(service, deployment, name, value):
