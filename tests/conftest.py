@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
+from filelock import FileLock
 from ruamel.yaml import YAML
 
 from mnist_pipeline import digits
@@ -202,11 +203,18 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def undisturbed(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project after a real repro by one process of one thread. Put back what you change."""
-    folder = shutil.copytree(project, tmp_path_factory.mktemp("undisturbed") / "project")
-    set_params(folder, machine={"threads": 1})
-    done = dvc(folder, "repro")
-    assert done.returncode == 0, done.stdout
+    """The project after a real repro by one process of one thread. Not to be changed.
+
+    One for both processes that run tests: they take turns here.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "undisturbed"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            shutil.copytree(project, folder)
+            set_params(folder, machine={"threads": 1})
+            done = dvc(folder, "repro")
+            assert done.returncode == 0, done.stdout
     return folder
 
 

@@ -19,14 +19,13 @@ from mnist_pipeline.new_images import encode, place, read_new
 
 
 @pytest.mark.parametrize(("folder", "stale"), [(NEW_TRAIN, {"train"}), (NEW_TEST, {"evaluate"})])
-def test_a_new_picture_reruns(undisturbed, folder, stale):
+def test_a_new_picture_reruns(undisturbed, tmp_path, folder, stale):
     """One to train with concerns train first, one to test with evaluate, and no other stage."""
     images = (np.full((28, 28), grey, np.uint8) for grey in range(256))
     image = next(each for each in images if place(each, 1).parent == folder)
-    path = undisturbed / place(image, 1)
-    path.write_bytes(encode(image))
-    found = json.loads(dvc(undisturbed, "status", "--json").stdout)
-    path.unlink()
+    repo = shutil.copytree(undisturbed, tmp_path / "repo")
+    (repo / place(image, 1)).write_bytes(encode(image))
+    found = json.loads(dvc(repo, "status", "--json").stdout)
     assert found.keys() == stale
 
 

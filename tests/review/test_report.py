@@ -157,12 +157,17 @@ def test_other_test_set_is_not_comparable(repo, run, what):
     assert "**Not comparable**: `another test set" in text
 
 
-@pytest.mark.parametrize("content", [None, b"[1, 2]", b"\xff", CONFLICT])
+@pytest.mark.parametrize(
+    ("side", "content"),
+    [
+        *(("head", content) for content in (None, b"[1, 2]", b"\xff", CONFLICT)),
+        *(("base", content) for content in (None, CONFLICT)),
+    ],
+)
 @pytest.mark.parametrize(
     "name",
     ["metrics/metrics.json", "metrics/errors.csv", "dvc.lock", "dvc.yaml", "params.yaml"],
 )
-@pytest.mark.parametrize("side", ["base", "head"])
 def test_missing_or_odd_file_is_never_fine(repo, run, side, name, content):
     """Each file in turn, also with git's marks of a conflict: exit status 2, said by name."""
     before = (repo / name).read_bytes()
