@@ -36,11 +36,14 @@ def main() -> None:
     check_combination(train, platform, machine.processes)
     for key, values in others.items():
         check(params, key, values)
-    print("params.yaml: each value is one that its stage takes")
+    print("params.yaml: each value, taken by itself, is one that its stage takes")
 
 
 def check(params: dict[str, Record], key: str, values: list[Any]) -> None:
-    """Raises InputError for a key that no stage depends on, or a value that it cannot have."""
+    """Raises InputError for a key that no stage depends on, or a value that it cannot have.
+
+    Each value beside those of params.yaml: two that exclude each other are found when a stage runs.
+    """
     section, _, name = key.partition(".")
     if not isinstance(values, list):
         raise InputError(f"values: {key}: expected a list, found {values!r}")
