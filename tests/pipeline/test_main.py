@@ -84,9 +84,14 @@ def test_a_reader_that_has_read_enough_is_no_fault():
 def test_stage_whose_dvc_is_gone_ends_at_once(tmp_path, variable, lives):
     """Even where dvc was gone before the stage could ask the kernel; other programs go on."""
     # The shell is dvc here: it ends first, its child is adopted by a process of another group.
-    late = f"(sleep 0.5; exec env {variable}=x '{sys.executable}' -m mnist_pipeline download) &"
+    code = """
+import os, sys, time
+while os.getppid() == int(sys.argv[1]):
+    time.sleep(0.01)
+os.execv(sys.executable, [sys.executable, "-m", "mnist_pipeline", "download"])
+"""
     done = subprocess.run(
-        ["/bin/sh", "-c", late],
+        ["/bin/sh", "-c", f"{variable}=x '{sys.executable}' -c '{code}' $$ &"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
