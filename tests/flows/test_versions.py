@@ -108,6 +108,17 @@ def test_no_data_no_version(origin):
     assert git(origin, "for-each-ref") == before
 
 
+def test_ten_comes_after_nine(origin):
+    """The highest version is the last one, and the last assignment is the highest one."""
+    for number in (10, 9):
+        tree = git(origin, "commit-tree", "-m", f"{number}", "main^{tree}").strip()
+        for tag in (f"mnist-cnn@v1.0.{number}", f"mnist-cnn#prod#{number}"):
+            git(origin, "tag", "--annotate", "--message=by hand", tag, tree)
+    tags = read_tags(str(origin))
+    assert [version.name for version in tags.versions] == ["v1.0.9", "v1.0.10"]
+    assert tags.in_stage("prod").name == "v1.0.10"
+
+
 def test_refused_rollbacks(origin):
     """None before the first, an unknown one, the same one: one line, and no tag."""
     retrained(origin)

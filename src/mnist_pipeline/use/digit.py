@@ -19,8 +19,8 @@ from mnist_pipeline.mnist import SIDE
 
 DIGIT, CENTRE = 20, 14.0  # pixels of the longer side; the index that the centre of mass gets
 PIXELS = 50_000_000  # that a picture may have; Pillow looks before it decodes
-Image.MAX_IMAGE_PIXELS = PIXELS
-warnings.simplefilter("error", Image.DecompressionBombWarning)
+Image.MAX_IMAGE_PIXELS = PIXELS // 2  # above which Pillow warns; it refuses twice as many
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 WORKING = 400  # pixels of the longer side: enough to see a digit
 FAINT = 12  # of 255: less contrast is no digit
 STEP = 8  # pixels: so many points are enough to see the light
@@ -53,7 +53,7 @@ def read_picture(file: Path | BinaryIO) -> Image.Image:
             if picture.format == "EPS":  # a program, which Pillow would let Ghostscript run
                 raise UnidentifiedImageError
             return flatten(ImageOps.exif_transpose(picture)).convert("L")
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
         raise InputError(f"expected at most {PIXELS:,} pixels, found more") from error
     except Exception as error:  # what Pillow raises has no other class in common
         if reason := getattr(error, "strerror", None):  # no such file, or a folder
