@@ -55,6 +55,7 @@ def call(name: str, known: dict[str, tuple[str, str]]) -> None:
         raise InputError(f"{name}: expected one of {', '.join(known)}")
     if name in WITHOUT_OPTIONS:
         argparse.ArgumentParser(description=known[name][1]).parse_args()  # --help, or a refusal
+    os.environ.pop("MPLBACKEND", None)  # a notebook's, which this environment may lack
     if name in COMPUTING:
         from mnist_pipeline import arithmetic  # noqa: PLC0415 (the others do without)
 

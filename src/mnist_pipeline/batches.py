@@ -25,7 +25,7 @@ class Data(NamedTuple):
 
 
 def read_training_data(fraction: float, seed: int, weight: int) -> tuple[Data, list[str]]:
-    """MNIST's training images, a fraction of them held out, and the new ones; the latter's names.
+    """MNIST's training images and the new ones as one, a fraction held out; names of the new ones.
 
     A new image counts `weight` times; none is held out. Raises InputError as what it calls does.
     """

@@ -38,7 +38,7 @@ class Checkpoint:
         try:
             return lock.acquire(blocking=False)
         except Timeout as error:
-            if not wait:  # the other processes of this training would take it for a failure
+            if not wait:  # the other processes of this training would take a wait for a failure
                 raise InputError("train: another training does the same: wait for it") from error
             print("Waiting for another process that trains the same", flush=True)
             return lock.acquire()

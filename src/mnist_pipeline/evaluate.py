@@ -31,6 +31,7 @@ from mnist_pipeline.files import (
     NEW_TEST,
     PICTURE,
     WEIGHTS,
+    InputError,
     Record,
     write_atomically,
 )
@@ -60,6 +61,8 @@ def main() -> None:
         predict(net.to(device), some.to(device), params.batch_size, workers).double().softmax(1)
         for some in (images, new_images)
     )
+    if not torch.cat([probabilities, new_probabilities]).isfinite().all():
+        raise InputError(f"{WEIGHTS}: expected finite probabilities, found NaN: the loss diverged")
     metrics = score(probabilities.numpy(), labels.numpy()) | {"dry_run": provenance.dry_run}
     errors = misclassified(probabilities, labels)
     new_answers = answers(new_probabilities, new_labels, name=names)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from mnist_pipeline.mnist import CLASSES, DEVIATION, MEAN, SIDE
+from mnist_pipeline.mnist import CLASSES, DEVIATION, MEAN, SHAPE
 from mnist_pipeline.model import Net
 
 OPSET, IR = 17, 8  # old enough for every runtime of today
@@ -30,7 +30,7 @@ def onnx_bytes(net: Net) -> bytes:
     graph = helper.make_graph(
         nodes(),
         "mnist_cnn",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", SIDE, SIDE])],
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", *SHAPE])],
         [helper.make_tensor_value_info("log_probabilities", TensorProto.FLOAT, ["N", CLASSES])],
         [numpy_helper.from_array(np.asarray(v), name) for name, v in constants.items()],
     )

@@ -32,8 +32,8 @@ class InputError(Exception):
 def explain_end(message: str) -> None:
     """Say in one line why this process ends.
 
-    Of several processes that ranks.launch or torchrun has started, those print what the first one
-    to fail says here.
+    Where ranks.launch or torchrun has started several, it goes to a file: they print what the first
+    one to fail has written.
     """
     line = " ".join(message.split())
     report = os.environ.get("TORCHELASTIC_ERROR_FILE")

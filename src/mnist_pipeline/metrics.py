@@ -12,7 +12,7 @@ class Metrics(Record, extra="allow"):
     loss: float
     correct: int = Field(ge=0)
     total: int = Field(ge=1)
-    recall: dict[str, float]  # by class, in the order of the classes
+    recall: dict[str, float]  # by class, named as in errors.csv, in order
     dry_run: bool
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 SIDE = 28  # pixels
+SHAPE = (SIDE, SIDE)  # of an image
 CLASSES = 10  # the digits 0-9
 MEAN, DEVIATION = 0.1307, 0.3081  # of the training images' bytes divided by 255
 

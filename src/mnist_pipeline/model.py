@@ -41,7 +41,7 @@ class Dropout(nn.Module):
 
 
 class Net(nn.Module):
-    """Two convolutions, two linear layers: 1,199,882 parameters."""
+    """Two convolutions and two linear layers: 1,199,882 parameters."""
 
     def __init__(self) -> None:
         super().__init__()

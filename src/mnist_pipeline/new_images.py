@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mnist_pipeline.files import NEW_TEST, NEW_TRAIN, InputError
-from mnist_pipeline.mnist import SIDE
+from mnist_pipeline.mnist import CLASSES, SHAPE, SIDE
 
-NAME = re.compile(r"[0-9]-[0-9a-f]{16}\.png")
+NAME = re.compile(rf"[0-{CLASSES - 1}]-[0-9a-f]{{16}}\.png")
 TEST_SHARE = 5  # one image in five is for testing
 
 Images = NDArray[np.uint8]  # (N, 28, 28)
@@ -55,7 +55,7 @@ def read_new(folder: Path) -> tuple[list[str], Images, NDArray[np.int64]]:
         if (other := keys.setdefault(name[1:], name)) != name:
             raise InputError(f"{folder / name}: expected one label for an image, found {other} too")
     labels = np.array([int(name[0]) for name in names], dtype=np.int64)
-    return names, np.array(images, dtype=np.uint8).reshape(-1, SIDE, SIDE), labels
+    return names, np.array(images, dtype=np.uint8).reshape(-1, *SHAPE), labels
 
 
 def _read(path: Path) -> Images:
@@ -65,7 +65,7 @@ def _read(path: Path) -> Images:
         with Image.open(path) as picture:
             found = f"{picture.format} {picture.mode} {picture.width} × {picture.height}"
             image = np.asarray(picture)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: expected a picture, found: {error}") from error
     if found != f"PNG L {SIDE} × {SIDE}":
         raise InputError(f"{path}: expected PNG L {SIDE} × {SIDE} (grey, 8 bits), found {found}")

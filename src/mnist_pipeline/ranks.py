@@ -124,8 +124,10 @@ def leave() -> None:
 
 def own_address() -> str:
     """This machine's address on the way to the first process; gloo would go by the host's name."""
+    if not (first := os.environ.get("MASTER_ADDR")):
+        raise InputError("MASTER_ADDR: expected torchrun's, as WORLD_SIZE is set, found none")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((os.environ["MASTER_ADDR"], 1))  # sends nothing
+        probe.connect((first, 1))  # sends nothing
         address: str = probe.getsockname()[0]
         return address
 

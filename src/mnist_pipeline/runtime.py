@@ -69,12 +69,16 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _round_roots_correctly(x: torch.Tensor) -> torch.Tensor:
-    """Tensor.sqrt_, as IEEE 754 asks for it.
+def _root(x: torch.Tensor) -> torch.Tensor:
+    """Tensor.sqrt, as IEEE 754 asks for it.
 
     torch leaves it to MKL, which improves an estimate of the processor's (rsqrtps). Intel's and
     AMD's estimates differ, and so do the roots, in one of thirteen, whatever MKL_CBWR says.
     """
+    return torch.as_tensor(np.sqrt(x.detach().numpy()))
+
+
+def _root_in_place(x: torch.Tensor) -> torch.Tensor:
     np.sqrt(x.numpy(), out=x.numpy())
     return x
 
@@ -93,7 +97,8 @@ def _multiply_and_add(
     return beta * c + alpha * _multiply(a, b)
 
 
-KERNELS = {"mm": _multiply, "addmm": _multiply_and_add, "sqrt_": _round_roots_correctly}
+# Adadelta takes roots in place, Adam and others do not.
+KERNELS = {"mm": _multiply, "addmm": _multiply_and_add, "sqrt": _root, "sqrt_": _root_in_place}
 
 
 def find_device(name: str) -> torch.device:

@@ -76,8 +76,8 @@ def card(provenance: Provenance, metrics: Metrics, environment: dict[str, Any]) 
     data += "".join(f", and {name}" for name in new)
     return f"""# mnist_cnn.pt, mnist_cnn.onnx
 {dry if metrics.dry_run else ""}
-A network of two convolutions and two linear layers (1,199,882 parameters) that reads
-handwritten digits: 28 × 28 grey values in, log-probabilities of 0-9 out.
+{Net.__doc__} It reads handwritten digits: 28 × 28 grey
+values in, log-probabilities of 0-9 out.
 
 ```python
 net.load_state_dict(torch.load("mnist_cnn.pt", weights_only=True))

@@ -41,7 +41,7 @@ class TrainParams(Record):
     epochs: int = Field(ge=1, le=10_000, description="passes over the training images")
     batch_size: int = Field(ge=1, le=60_000, description="images a step")
     micro_batches: PowerOfTwo = Field(description="parts of a batch, each one thread's work")
-    lr: float = Field(gt=0, description="learning rate of the first epoch")
+    lr: float = Field(gt=0, le=1000, description="learning rate of the first epoch")
     gamma: float = Field(gt=0, le=1, description="factor on the learning rate after every epoch")
     validation_fraction: float = Field(ge=0, lt=1, description="share of images held out")
     new_images_weight: int = Field(ge=1, le=1000, description="times that a new image counts")
@@ -165,6 +165,7 @@ class Training:
                 row: Row = {"epoch": epoch, "lr": float(self.scheduler.get_last_lr()[0])}
                 row["train_loss"] = self.train_epoch(epoch, data, interval)
                 row |= self.validate(data.images[data.held_out], data.labels[data.held_out])
+                check_finite(row)
                 self.history.append(row)
                 self.scheduler.step()
                 if first and not dry_run:
@@ -173,8 +174,7 @@ class Training:
     def train_epoch(self, epoch: int, data: Data, interval: int) -> float:
         """One step for each batch of what is to be learned; the mean of the batches' losses.
 
-        The order depends on (seed, epoch) alone. Raises InputError when the mean is no longer
-        finite.
+        The order depends on (seed, epoch) alone.
         """
         batches = shuffle(data.learned, self.params.seed, epoch, self.params.batch_size)
         batches = batches[:1] if self.params.dry_run else batches
@@ -187,11 +187,7 @@ class Training:
             losses.append(self.step(data.images[batch], data.labels[batch], (epoch, number)))
             if number % interval == 0:
                 tqdm.write(progress_line(epoch, number, batches, losses[-1].item()))
-        mean = torch.stack(losses).cpu().double().mean().item()
-        if not math.isfinite(mean):
-            where = f"params.yaml: train.lr: expected a finite loss in epoch {epoch}"
-            raise InputError(f"{where}, found {mean}")
-        return mean
+        return torch.stack(losses).cpu().double().mean().item()
 
     def step(self, images: Tensor, labels: Tensor, when: tuple[int, int]) -> Tensor:
         """One step of the optimiser on uint8 images (B, 28, 28); the batch's mean loss, ().
@@ -234,6 +230,14 @@ class Training:
         share = f"{correct}/{total} ({100.0 * correct / total:.2f}%)"
         print(f"\nValidation set: Average loss: {loss:.4f}, Accuracy: {share}\n")
         return {"validation_loss": loss, "validation_accuracy": correct / total}
+
+
+def check_finite(row: Row) -> None:
+    """Raises InputError for an epoch with a loss that is not finite."""
+    for name in ("train_loss", "validation_loss"):
+        if not math.isfinite(loss := row[name] or 0):
+            where = f"params.yaml: train.lr: expected a finite {name} in epoch {row['epoch']}"
+            raise InputError(f"{where}, found {loss}")
 
 
 def progress_line(epoch: int, number: int, batches: tuple[Tensor, ...], loss: float) -> str:

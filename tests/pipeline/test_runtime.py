@@ -49,13 +49,14 @@ def test_algorithms_are_deterministic():
 
 
 def test_portable_roots_are_correctly_rounded():
-    """What Adadelta needs; MKL's depend on the processor. Also for weights of a convolution."""
+    """Adadelta takes them in place, Adam does not; MKL's depend on the processor."""
     runtime.start(params())
     values = torch.rand(100_003, generator=torch.Generator().manual_seed(1))
     weights = values[:18_432].view(64, 32, 3, 3).to(memory_format=torch.channels_last)
     for tensor in (values, weights):
         exact = np.sqrt(tensor.double().numpy()).astype(np.float32)  # double: no second rounding
         assert (tensor.clone().sqrt_().numpy() == exact).all()
+        assert (tensor.sqrt().numpy() == exact).all()
 
 
 @pytest.mark.parametrize("kind", ["float32", "float64", "bfloat16"])

@@ -15,23 +15,18 @@ from torch.optim import Adadelta
 
 from mnist_pipeline import train
 from mnist_pipeline.batches import Data, draw_seed, read_training_data, split
+from mnist_pipeline.checkpoint import Checkpoint
 from mnist_pipeline.dataset import normalize, read_pairs
 from mnist_pipeline.files import ENVIRONMENT, HISTORY, WEIGHTS, InputError
 from mnist_pipeline.mnist import TRAIN_IMAGES, TRAIN_LABELS
 from mnist_pipeline.model import read_weights
 from mnist_pipeline.parallel import Workers
+from mnist_pipeline.params import load_params
 
-PARAMS = train.TrainParams(
-    seed=1,
-    epochs=1,
-    batch_size=4,
-    micro_batches=2,
-    lr=1.0,
-    gamma=0.7,
-    validation_fraction=0.1,
-    new_images_weight=1,
-    precision="float32",
-    dry_run=False,
+SMALL = {"epochs": 1, "batch_size": 4, "micro_batches": 2, "lr": 1.0, "gamma": 0.7}
+OTHERS = {"seed": 1, "validation_fraction": 0.1, "new_images_weight": 1, "precision": "float32"}
+PARAMS = load_params("train", train.TrainParams, ROOT / "params.yaml").model_copy(
+    update=SMALL | OTHERS
 )
 
 
@@ -132,10 +127,15 @@ def test_progress_lines_are_the_notes_own_and_come_at_the_interval(capsys):
     assert all(0 < float(line[1]) < 100 for line in lines)
 
 
-def test_infinite_loss_is_refused():
+@pytest.mark.parametrize(("only_one_step", "loss"), [(False, "train"), (True, "validation")])
+def test_infinite_loss_is_refused(tmp_path, monkeypatch, only_one_step, loss):
     """A learning rate that blows up ends the training with one line that names it."""
-    with pytest.raises(InputError, match=r"train.lr: expected a finite loss in epoch 1, found "):
-        training(lr=1e30).train_epoch(1, noise(30), interval=1000)
+    monkeypatch.chdir(tmp_path)
+    data = noise(30)._replace(held_out=torch.arange(30))
+    run = training(lr=1e30, dry_run=only_one_step)
+    expected = rf"train.lr: expected a finite {loss}_loss in epoch 1, found "
+    with pytest.raises(InputError, match=expected):
+        run.run_epochs(data, 1000, Checkpoint({}))
 
 
 def test_bfloat16_repeats_bit_by_bit_and_stays_near_float32():
