@@ -19,7 +19,7 @@ from mnist_pipeline.params import PATH
 from mnist_pipeline.review.git import clone, git
 
 ROOT = Path(__file__).resolve().parent.parent
-Key = Annotated[str, Field(pattern=r"^[a-z]+\.[a-z_]+$")]  # train.lr
+Key = Annotated[str, Field(pattern=r"^[a-z]+\.[a-z_][a-z0-9_]*$")]  # train.lr
 Value = bool | int | float | str
 Overrides = Annotated[  # the schema alone would let keys pass that do not match the pattern
     dict[Key, Value], Field(json_schema_extra={"additionalProperties": False})
@@ -37,7 +37,7 @@ def temporary_clone(repository: str, branch: str) -> Iterator[Path]:
     """
     clones = HOME / "clones" / platform.node()  # other machines, which may share HOME, have theirs
     clones.mkdir(parents=True, exist_ok=True)
-    for left in clones.iterdir():
+    for left in clones.glob("[0-9]*-*"):
         if not psutil.pid_exists(int(left.name.split("-")[0])):  # its run was killed
             shutil.rmtree(left, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=clones))

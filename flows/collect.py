@@ -16,6 +16,7 @@ from flows.clones import ROOT, temporary_clone
 from flows.publish import MOVED
 from mnist_pipeline.__main__ import one_line_errors
 from mnist_pipeline.files import InputError
+from mnist_pipeline.new_images import NAME
 from mnist_pipeline.review.git import git
 from mnist_pipeline.use.add_images import Known, add, by_digest, find_mnist
 from mnist_pipeline.use.spool import SPOOL
@@ -44,17 +45,18 @@ def empty(spool: Path, repository: str) -> str:
     """
     for _ in range(ATTEMPTS):
         with temporary_clone(repository, "") as folder:
-            waiting = sorted(spool.glob("*.png"))
+            waiting = sorted(path for path in spool.glob("*.png") if NAME.fullmatch(path.name))
             try:
                 done = push(folder, waiting)
             except InputError as error:
                 if any(reason in str(error) for reason in MOVED):
+                    why = error
                     continue
                 raise
         for path in waiting:
             path.unlink(missing_ok=True)  # another collector may have pushed the same
         return done
-    raise InputError(f"somebody else pushed during each of {ATTEMPTS} attempts")
+    raise InputError(f"none of {ATTEMPTS} attempts could push; the last one: {why}")
 
 
 def push(folder: Path, waiting: list[Path]) -> str:

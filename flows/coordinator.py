@@ -34,13 +34,14 @@ DELAYS = (0, 30, 120)  # seconds before each attempt at a trial
 
 
 def online() -> int:
-    """How many workers can take a trial. Raises InputError without a server or its pool."""
+    """How many workers can take a trial. InputError without a server, its pool or deployment."""
     url = get_current_settings().api.url
     try:
         with get_client(sync_client=True) as client:
             found = client.read_workers_for_work_pool(POOL)
+            client.read_deployment_by_name(DEPLOYMENT)
     except (ObjectNotFound, httpx.HTTPError, RuntimeError) as error:
-        what = f"expected a server with the pool {POOL}"
+        what = f"expected a server with the pool {POOL} and the deployment {DEPLOYMENT}"
         raise InputError(f"PREFECT_API_URL: {what} at {url}: {error}") from error
     return sum(worker.status == WorkerStatus.ONLINE for worker in found)
 

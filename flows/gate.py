@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 from mnist_pipeline.files import InputError, parse_yaml, read_text
 from mnist_pipeline.params import PATH
 from mnist_pipeline.review.git import check_out, git
+from mnist_pipeline.review.markdown import probability
 from mnist_pipeline.review.result import LOCK, Result, read_result
 from mnist_pipeline.review.statistics import Comparison, compare, compare_new
 from mnist_pipeline.use.versions import PROD, read_tags
@@ -42,7 +43,7 @@ def approve(folder: Path, publish: str, alpha: float) -> str:
 
 def describe(found: Comparison) -> str:
     """A comparison in numbers."""
-    return f"{len(found.fixed)} fixed, {len(found.broken)} broken, p = {found.p_value:.3g}"
+    return f"{len(found.fixed)} fixed, {len(found.broken)} broken, p = {probability(found.p_value)}"
 
 
 def sound_result(folder: Path) -> Result:

@@ -80,7 +80,7 @@ def to_seeds(values: list[Value] | Range | None) -> list[Overrides]:
     """What each point is trained with: a seed each, or nothing. InputError for a range."""
     if isinstance(values, Range):
         raise InputError(f"grid: {SEED}: expected a list, found a range")
-    return [{SEED: seed} for seed in values] if values else [{}]
+    return [{SEED: seed} for seed in dict.fromkeys(values)] if values else [{}]
 
 
 def create_study(

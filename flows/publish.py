@@ -17,14 +17,17 @@ MOVED = ("non-fast-forward", "fetch first", "already exists", "cannot lock ref")
 def push(folder: Path, branch: str, publish: str, verdict: str) -> str | None:
     """Commit and push a clone's result; where it went, or None if the branch has moved.
 
-    On main a new result becomes the next version, in production. Raises InputError without a DVC
-    remote, and where a remote refuses: nothing is published.
+    On main a new result becomes the next version, in production. Raises InputError without such a
+    branch or a DVC remote, and where a remote refuses: nothing is published.
     """
+    if publish == "main" and not git(folder, "for-each-ref", f"refs/remotes/origin/{branch}"):
+        raise InputError(f"branch: expected one of origin's, found {branch}")
     changed, target = git(folder, "status", "--porcelain", "--", *COMMITTED), branch
-    if changed and publish == "branch":
-        target = f"retrain/{hashlib.sha256((folder / LOCK).read_bytes()).hexdigest()[:12]}"
     if changed:
         commit_result(folder, f"Retrain: {verdict}")
+    if changed and publish == "branch":  # the same result has the same name
+        written = git(folder, "rev-parse", *(f"HEAD:{path}" for path in COMMITTED))
+        target = f"retrain/{hashlib.sha256(written.encode()).hexdigest()[:12]}"
     tags = register(folder, verdict) if publish == "main" else []
     if not changed and not tags:
         return branch
@@ -33,9 +36,11 @@ def push(folder: Path, branch: str, publish: str, verdict: str) -> str | None:
     try:
         git(folder, "push", "--quiet", "--atomic", "origin", *refs)
     except InputError as error:
-        if not any(reason in str(error) for reason in MOVED):
+        if publish == "branch" and git(folder, "ls-remote", "origin", f"refs/heads/{target}"):
+            return target
+        if publish == "branch" or not any(reason in str(error) for reason in MOVED):
             raise
-        return target if publish == "branch" else None  # a branch is named by its content
+        return None
     return ", ".join([target, *tags[:1]])
 
 

@@ -12,6 +12,7 @@ from dvc.config import Config
 from mnist_pipeline.files import InputError
 from mnist_pipeline.leash import leashed
 
+ADVERT = "Having any troubles?"  # what dvc says after why it failed
 # What a stage or dvc says where another attempt would fail as well. It may help where a process was
 # lost or no mirror answers, and after a signal, whose status is negative.
 OWN_FAULT = re.compile(r"error: (?!.*(dvc repro goes on|at a mirror, found none))|.*exited with \d")
@@ -36,7 +37,7 @@ def run_stage(stage: str, folder: Path, flags: list[str], say: Callable[[str], N
     ) as process:
         try:
             for line in process.stdout or ():
-                last = line.strip() or last
+                last = line.partition(ADVERT)[0].strip() or last
                 why = last if line.startswith("error: ") else why
                 worked = worked or line.startswith(f"Running stage '{stage}'")
                 say(line.rstrip())
@@ -53,7 +54,7 @@ def run_dvc(folder: Path, *words: str) -> str:
     """Run dvc; what it printed. Raises InputError with its last line where it fails."""
     done = subprocess.run(["dvc", *words], cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        last = (done.stdout + done.stderr).strip().rpartition("\n")[2]
+        last = (done.stdout + done.stderr).partition(ADVERT)[0].strip().rpartition("\n")[2]
         raise InputError(f"dvc {words[0]}: {last}")
     return done.stdout
 

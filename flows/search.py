@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -150,11 +151,16 @@ def main() -> None:
     print(f"Starting a server of Prefect and {len(workers)} workers. They write to {log}.")
     with tempfile.TemporaryDirectory(prefix="mnist_pipeline-search-") as home, log.open("w") as out:
         os.environ |= {"PREFECT_HOME": home, "PREFECT_WORKER_QUERY_SECONDS": "2"}
-        with service(port, workers, "--name", DEPLOYMENT, log=out):
+        with service(port, workers, "--name", DEPLOYMENT, log=out) as others:
             here = [f"repository={ROOT}", "branch="]
             words = [sys.argv[1], *here, *sys.argv[2:]]
-            command = leashed(sys.executable, "-m", "flows.search", *words)
-            sys.exit(subprocess.run(command, check=False).returncode)
+            with subprocess.Popen(leashed(sys.executable, "-m", "flows.search", *words)) as own:
+                while own.poll() is None and all(one.poll() is None for one in others):
+                    time.sleep(1)
+                if own.poll() is None:
+                    own.kill()
+                    raise InputError(f"the server or a worker has ended; see {log}")
+            sys.exit(own.returncode)
 
 
 def parse() -> dict[str, Any]:

@@ -56,9 +56,10 @@ AUTOMATIONS = [
 def main() -> None:
     """Create the pools and the automations, or bring the automations up to date.
 
-    Raises InputError where no server answers.
+    Raises InputError where none is named, or where it does not answer.
     """
-    url = get_current_settings().api.url
+    if not (url := get_current_settings().api.url):
+        raise InputError("PREFECT_API_URL: expected a server's address, found none")
     try:
         with get_client(sync_client=True) as client:
             for name in (POOL, SEARCH):

@@ -16,7 +16,7 @@ from mnist_pipeline.files import METRICS, InputError, parse_yaml
 from mnist_pipeline.metrics import parse_metrics
 from mnist_pipeline.review.git import git
 from mnist_pipeline.review.result import LOCK
-from mnist_pipeline.use.versions import ARTIFACT, PROD, Version, find, read_tags
+from mnist_pipeline.use.versions import ARTIFACT, PROD, Version, fetch, find, read_tags
 
 FIRST = "v1.0.0"
 
@@ -42,12 +42,13 @@ def assign(folder: Path, version: str, message: str) -> str:
 
 
 def taken_back(folder: Path) -> Version | None:
-    """The version that has this clone's result, where another one is in production."""
+    """The version that has this clone's result, where a lower one is in production instead."""
     tags = read_tags(str(folder))
     prod, here = tags.in_stage(PROD), outputs(folder)
     if prod is None or outputs(folder, prod.commit) == here:
         return None
-    return next((one for one in tags.versions if outputs(folder, one.commit) == here), None)
+    higher = tags.versions[tags.versions.index(prod) + 1 :]
+    return next((one for one in higher if outputs(folder, one.commit) == here), None)
 
 
 def outputs(folder: Path, commit: str = "") -> dict[str, Any]:
@@ -60,7 +61,7 @@ def outputs(folder: Path, commit: str = "") -> dict[str, Any]:
 def rollback(folder: Path, name: str) -> str:
     """Push this version, or the one before, as in production again; what was done.
 
-    Raises InputError where there is none, or where it is in production.
+    Raises InputError where there is none, where it is in production, or where its data is gone.
     """
     tags = read_tags(str(folder))
     prod = find(tags, PROD, None)
@@ -70,6 +71,7 @@ def rollback(folder: Path, name: str) -> str:
     wanted = find(tags, None, name) if name else lower[-1]
     if wanted == prod:
         raise InputError(f"{name}: expected another version than that in production")
+    fetch(git(folder, "remote", "get-url", "origin").strip(), wanted)
     done = f"{wanted.name} takes the place of {prod.name} in {PROD}"
     git(folder, "push", "--quiet", "origin", assign(folder, wanted.name, done))
     return done

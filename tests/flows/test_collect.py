@@ -133,7 +133,7 @@ def test_others_always_push_first(origin, monkeypatch):
     correct(1)
     state = collect.collect.fn(str(origin))
     assert state.name == "Refused"
-    assert state.message == "somebody else pushed during each of 3 attempts"
+    assert state.message.endswith("of 3 attempts could push; the last one: git push: fetch first")
     assert waiting() == 1
 
 

@@ -43,6 +43,19 @@ def test_the_same_result_is_one_branch(origin):
     assert first.startswith("retrain/")
 
 
+def test_only_what_is_there_is_called_pushed(origin):
+    """Where git cannot make the branch, or there is none to push to, nothing is published."""
+    git(origin, "branch", "retrain", "main")  # so that no retrain/… can be made
+    before = branches(origin)
+    with pytest.raises(InputError, match="cannot lock ref"):
+        publish(origin, "7", "branch")
+    with clones.temporary_clone(str(origin), tip := before["main"]) as folder:
+        run(folder, "7")
+        with pytest.raises(InputError, match=f"branch: expected one of origin's, found {tip}"):
+            push(folder, tip, "main", "better")
+    assert branches(origin) == before
+
+
 def test_main_that_moved_is_not_forced(origin):
     """Somebody else's commit stays; of ours neither commit nor tag appears."""
     with clones.temporary_clone(str(origin), "main") as folder:

@@ -1,5 +1,7 @@
 """Versions: each publication is one, production follows, a rollback stays until main differs."""
 
+import shutil
+
 import pytest
 from conftest import dvc, git
 from flows import clones, versions
@@ -65,6 +67,13 @@ def test_what_people_merge_is_published(origin):
     assert git(origin, "rev-parse", "mnist-cnn@v1.0.1^{}") == tip
 
 
+def test_a_revert_is_published(origin):
+    """Main went back to an older result by itself: no rollback is undone."""
+    for source, version in ((b"old", "v1.0.0"), (b"new", "v1.0.1"), (b"old", "v1.0.2")):
+        change(origin, source=source)
+        assert retrained(origin) == f"main, mnist-cnn@{version}"
+
+
 def test_the_gate_compares_with_production(origin):
     """Not with what main has: there, after a rollback, is a model that was worse or better.
 
@@ -104,7 +113,7 @@ def test_no_data_no_version(origin):
         assert dvc(folder, "repro").returncode == 0
         state = publish_result.fn(folder, "main", "main", 0.05)
     assert state.name == "Refused"
-    assert state.message.startswith("dvc push: ")
+    assert state.message.startswith("dvc push: ERROR: ")
     assert git(origin, "for-each-ref") == before
 
 
@@ -130,4 +139,16 @@ def test_refused_rollbacks(origin):
     ):
         with pytest.raises(InputError, match=reason):
             roll_back(origin, name)
+    assert git(origin, "for-each-ref") == before
+
+
+def test_no_rollback_to_a_version_without_data(origin):
+    """Nobody could serve it: one line, and no tag."""
+    retrained(origin)
+    shutil.move(origin.parent / "store", origin.parent / "elsewhere")
+    change(origin, source=b"better")
+    retrained(origin)
+    before = git(origin, "for-each-ref")
+    with pytest.raises(InputError, match=r"v1\.0\.0: its data cannot be had"):
+        roll_back(origin)
     assert git(origin, "for-each-ref") == before
