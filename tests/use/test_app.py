@@ -162,7 +162,21 @@ def test_corrections(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert correct(10, one) == correct("x", one) == 422
     assert correct(7, b"seven") == 400
     assert correct(7, one, origin="http://evil.example") == 403
+    assert correct(1, one) == 200  # another label takes no place
     assert len(list(SPOOL.iterdir())) == 2
+
+
+def test_a_spool_that_cannot_be_written(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page hears why."""
+    monkeypatch.chdir(tmp_path)
+    SPOOL.parent.mkdir()
+    SPOOL.touch()
+    reply = httpx.post(f"{server.url}/corrections/7", content=photo("white", "black"), headers=PNG)
+    assert reply.status_code == 400
+    assert "File exists" in reply.json()["detail"]
+    assert_headers(reply)
 
 
 def test_corrections_at_once(

@@ -16,6 +16,7 @@ from mnist_pipeline.use import digit
 from mnist_pipeline.use.digit import read_digit, to_mnist
 
 SEVEN = [(80, 60), (200, 60), (120, 230)]
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
 
 
 def drawing(*strokes, size=(280, 280), ink=0, paper=255, mode="L", width=20) -> Image.Image:
@@ -71,6 +72,12 @@ def test_any_place_size_and_light(images, make, least):
     }
     found = [read_digit(io.BytesIO(contents[make](image))) for image in some]
     assert np.mean([alike(*pair) for pair in zip(found, plain, strict=True)]) > least
+
+
+def test_a_thin_pencil():
+    """Strokes one pixel wide, or a faint one of three, are the same digit."""
+    for picture in (drawing(SEVEN, width=1), drawing(SEVEN, width=3, ink=220)):
+        assert alike(seen(picture), seen(drawing(SEVEN, width=6))) > 0.7
 
 
 def test_light_that_is_too_strong():
@@ -158,12 +165,21 @@ def test_several_digits():
         seen(drawing([(50, 60), (50, 220)], [(200, 60), (200, 220)]))
 
 
+def inside_iptc(content: bytes) -> bytes:
+    """A picture of 9 × 9 in a file of the International Press Telecommunications Council."""
+    fields = {(3, 60): b"\1\0", (3, 20): b"\0\x09", (3, 30): b"\0\x09", (3, 120): b"\5"}
+    fields[8, 10] = content
+    parts = (struct.pack(">3BH", 28, *at, len(one)) + one for at, one in fields.items())
+    return b"".join(parts) + bytes(5)
+
+
 def test_no_picture(tmp_path):
     """Text, PostScript, half a file, no file: a phrase each."""
     whole = encoded(drawing(SEVEN), "PNG")
     for content, found in (
         (b"hello", "something else"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "something else"),
+        (POSTSCRIPT, "something else"),
+        (inside_iptc(POSTSCRIPT), "something else"),
         (whole[:300], "a broken one"),
     ):
         with pytest.raises(InputError, match=f"such as JPEG or PNG, found {found}"):

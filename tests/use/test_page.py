@@ -204,6 +204,20 @@ def test_late_answers_are_dropped(open_page: Open, server: Server) -> None:
     expect_refusal(page, "")
 
 
+def test_a_file_that_is_read_late_is_dropped(open_page: Open) -> None:
+    """A drawing that was made meanwhile stays the one to be corrected."""
+    page, sent = open_page(), list[bytes | None]()
+    page.route("**/predict", lambda route: sent.append(route.request.post_data_buffer))
+    reading = "File.prototype.arrayBuffer = () => new Promise((done) => (window.read = done))"
+    page.evaluate(f"() => {{ {reading} }}")
+    choose(page, photo("white", "black"))
+    draw(page, SEVEN)
+    wait_until(page, lambda: sent)
+    page.evaluate("read(new ArrayBuffer(9))")
+    page.evaluate("new Promise((done) => setTimeout(done))")
+    assert bytes(9) not in sent
+
+
 def test_clearing_in_mid_stroke(open_page: Open) -> None:
     """The rest of the stroke leaves no ink, and nothing is sent."""
     page, sent = open_page(), list[Route]()

@@ -53,8 +53,11 @@ def find_mnist(root: Path) -> Known:
     """MNIST's images in a checkout, where they are downloaded."""
     known: Known = {}
     for path in filter(Path.exists, (root / TRAIN_IMAGES, root / TEST_IMAGES)):
-        with gzip.open(path) as file:
-            images = np.frombuffer(file.read()[16:], np.uint8).reshape(-1, SIDE, SIDE)
+        try:
+            content = gzip.decompress(path.read_bytes())
+        except EOFError as error:
+            raise InputError(f"{path}: expected a whole gzip file, found: {error}") from error
+        images = np.frombuffer(content[16:], np.uint8).reshape(-1, SIDE, SIDE)
         known |= {digest(image): f"MNIST ({path.name}, {at})" for at, image in enumerate(images)}
     return known
 

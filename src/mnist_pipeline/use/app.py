@@ -20,6 +20,7 @@ from fastapi import Path as Segment
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.requests import ClientDisconnect
 
 from mnist_pipeline.files import InputError
 from mnist_pipeline.params import load_params
@@ -69,7 +70,10 @@ class Served:
 
 def make_app(served: Served, port: int, most: int) -> FastAPI:
     """The page and what it asks for; `most` corrections may wait in the spool."""
-    app = FastAPI(openapi_url=None, exception_handlers={InputError: refuse})
+    app = FastAPI(
+        openapi_url=None,
+        exception_handlers={InputError: refuse, OSError: refuse, ClientDisconnect: refuse},
+    )
     app.state.served, app.state.most = served, most
     app.state.turn = asyncio.Lock()  # one correction after another, so that the last one counts
     own = (f"{HOST}:{port}", f"localhost:{port}")
@@ -92,7 +96,7 @@ def make_app(served: Served, port: int, most: int) -> FastAPI:
 
 
 async def refuse(_: Request, error: Exception) -> Response:
-    """The answer to a bad picture."""
+    """The answer to a bad picture, or where the spool cannot be written."""
     return JSONResponse({"detail": str(error)}, 400)
 
 
@@ -150,4 +154,5 @@ def main() -> None:
     port = listener.getsockname()[1]
     print(f"Serving {served.network.version} on http://{HOST}:{port}\nCtrl-C stops it.")
     app = make_app(served, port, most)
-    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
+    uvicorn.Server(config).run(sockets=[listener])

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy import ndimage
 
 from mnist_pipeline.files import InputError
@@ -21,6 +21,8 @@ DIGIT, CENTRE = 20, 14.0  # pixels of the longer side; the index that the centre
 PIXELS = 50_000_000  # that a picture may have; Pillow looks before it decodes
 Image.MAX_IMAGE_PIXELS = PIXELS // 2  # above which Pillow warns; it refuses twice as many
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+Image.init()
+Image.ID.remove("EPS")  # a program, which Pillow would let Ghostscript run; IPTC may hold one, too
 WORKING = 400  # pixels of the longer side: enough to see a digit
 FAINT = 12  # of 255: less contrast is no digit
 STEP = 8  # pixels: so many points are enough to see the light
@@ -43,15 +45,13 @@ def read_digit(file: Path | BinaryIO) -> NDArray[np.uint8]:
     if grey.shape == (SIDE, SIDE) and 0.5 < (grey == 0).mean() < 1:
         return grey  # white on black: of each of MNIST's images at least 55 % is black
     picture.thumbnail((WORKING, WORKING), Image.Resampling.BOX)
-    return to_mnist(np.asarray(picture.filter(ImageFilter.MedianFilter(3)), dtype=np.float64))
+    return to_mnist(np.asarray(picture, dtype=np.float64))
 
 
 def read_picture(file: Path | BinaryIO) -> Image.Image:
     """A picture, upright and grey."""
     try:
         with Image.open(file) as picture:
-            if picture.format == "EPS":  # a program, which Pillow would let Ghostscript run
-                raise UnidentifiedImageError
             return flatten(ImageOps.exif_transpose(picture)).convert("L")
     except Image.DecompressionBombError as error:
         raise InputError(f"expected at most {PIXELS:,} pixels, found more") from error

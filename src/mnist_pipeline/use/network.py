@@ -46,20 +46,20 @@ def load(content: bytes, version: str, commit: str = "") -> Network:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """--model, or --repository with --stage (prod, if nothing is said) or --version."""
+    """--model, or --stage or --version, those of --repository; of it alone, the stage prod."""
     own = f"an ONNX file (default: {ONNX})"
-    parser.add_argument("--model", type=Path, default=ONNX, help=own)
     parser.add_argument("--repository", help="a git repository to take a version from instead")
     which = parser.add_mutually_exclusive_group()
+    which.add_argument("--model", type=Path, default=ONNX, help=own)
     which.add_argument("--stage", help="the version in this stage, such as prod")
     which.add_argument("--version", help="this version, such as v1.0.0")
 
 
 def choose(options: argparse.Namespace) -> Network:
     """The network that the options name; InputError where it cannot be had."""
-    if options.repository and not options.version:
-        options.stage = options.stage or versions.PROD
-    if not (options.stage or options.version):
+    if options.repository is not None and options.stage is options.version is None:
+        options.stage = versions.PROD
+    if options.stage is options.version is None:
         if not options.model.exists():
             advice = "make run writes one (of digits: in build/digits)"
             expected = "expected an ONNX file of save, found none"

@@ -15,6 +15,7 @@ from mnist_pipeline.leash import leashed
 from mnist_pipeline.review.git import git
 
 ARTIFACT, PROD = "mnist-cnn", "prod"  # of dvc.yaml; the stage of the version in production
+PATIENCE = 120  # seconds for a version's five megabytes
 # A line of git ls-remote. Only a tag with a message has one that ends with ^{}: its commit.
 TAG = re.compile(rf"(\w+)\trefs/tags/{ARTIFACT}(?:@(v\d+\.\d+\.\d+)|#([\w-]+)#\d+)\^{{}}")
 
@@ -66,9 +67,13 @@ def fetch(repository: str, version: Version) -> bytes:
     with tempfile.TemporaryDirectory(prefix="mnist_pipeline-version-") as folder:
         file = Path(folder) / ARTIFACT
         words = ("dvc", "artifacts", "get", "--rev", version.name, "--out", str(file))
-        done = subprocess.run(
-            leashed(*words, repository, ARTIFACT), capture_output=True, text=True, check=False
-        )
+        command = leashed(*words, repository, ARTIFACT)
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=PATIENCE
+            )
+        except subprocess.TimeoutExpired as error:
+            raise InputError(f"{version.name}: no data within {PATIENCE} seconds") from error
         if done.returncode != 0:
             raise InputError(f"{version.name}: its data cannot be had: {done.stderr.strip()}")
         return file.read_bytes()

@@ -56,7 +56,7 @@ async function take(file) {
 }
 
 async function send(blob, mine) {
-  if (mine <= shown) return;
+  if (mine < newest) return; // a file that was read too late
   picture = blob;
   const answer = await post("/predict");
   if (mine <= shown) return;
@@ -77,7 +77,8 @@ function post(path) {
 }
 
 async function request(path, options) {
-  const reply = await fetch(path, options).catch(() => null);
+  const signal = AbortSignal.timeout(10_000);
+  const reply = await fetch(path, { ...options, signal }).catch(() => null);
   $("gone").textContent = reply ? "" : "The server does not answer.";
   return reply?.json().catch(() => ({ detail: "the server failed" }));
 }
