@@ -223,6 +223,14 @@ def test_first_line_says_both_things(verdict, start, spread, words):
     assert line == f"{start} (13 fixed, 27 broken, p = 0.0385), {words}"
 
 
+def test_numbers_show_on_which_side_they_are():
+    """A p just below 0.05, and an end of the interval that is not 0, are not rounded to it."""
+    close = evidence(fixed=150, broken=117, p_value=0.04998, interval=(2e-5, 0.0065))
+    text = render(report(verdict="improvement", evidence=close))
+    assert text.startswith("**Improvement in these weights** (150 fixed, 117 broken, p = 0.04998)")
+    assert "anything from +0.002 to +0.65" in text
+
+
 @pytest.mark.parametrize(
     ("old", "new", "shift"),
     [
@@ -245,7 +253,7 @@ def test_sentences_need_no_statistics():
         "The models disagree on 40 of 10,000 test images: this change fixes 13 and breaks 27.",
         "would come up 4 times in 100 (exact McNemar test, p = 0.0385).",
         "The accuracy changes by −0.14 percentage points on these images.",
-        "anything from −0.25 to −0.01 (95% confidence interval).",
+        "On others, if 40 of them differ as well, it may be anything from −0.25 to −0.01 (95%",
         "To be evidence of a difference (p < 0.05), at least 27 of the 40 must go the same way.",
         "Another seed alone moves the accuracy by up to 0.15 points",
         "Of 10 pairs of seeds, the test calls 1 different.",

@@ -47,9 +47,11 @@ def test_picture_that_is_none_is_said(folders, tmp_path):
     new.mkdir(parents=True)
     Image.new("L", (28, 28)).save(new / "7-0.png")
     assert illustrate(folders, tmp_path / "pictures") == []
-    (new / "7-0.png").write_text("no")
-    (fault,) = illustrate(folders, tmp_path / "pictures")
-    assert fault.startswith("new_images.png: ")
+    short = (new / "7-0.png").read_bytes().replace(b"\0\0\0\x0dIHDR", b"\0\0\0\x05IHDR")
+    for content in (short, b"no"):
+        (new / "7-0.png").write_bytes(content)
+        (fault,) = illustrate(folders, tmp_path / "pictures")
+        assert fault.startswith("new_images.png: ")
     drawn = {path.name for path in (tmp_path / "pictures").iterdir()}
     assert drawn == {"learning_curves.png", "confusion.png"}
 

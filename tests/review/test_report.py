@@ -97,6 +97,7 @@ def test_new_images_have_a_verdict_of_their_own(repo, run, before, after, expect
     new = f"3-{9:016}.png"
     plant_new(repo, dict.fromkeys(names, after) | {new: "5"})
     shutil.copy(repo / "data/new/test" / new, repo / "data/new/train/trained.png")
+    (repo / "data/new/train/._hidden.png").touch()  # a Mac's
     head = commit(repo)
     words = (f"--base={base}", f"--head={head}")
     ended, text, _ = run(*words, "--json", "--pictures=pictures")
@@ -131,6 +132,19 @@ def test_metrics_edited_by_hand_are_not_judged(repo, run):
     assert text.startswith("**Warning: dvc.lock is stale.**")
     assert "`evaluate: metrics/errors.csv: modified`" in text
     assert "**Not comparable**: `no result: metrics/metrics.json: edited by hand" in text
+
+
+def test_new_images_of_a_dry_run_are_not_judged(repo, run):
+    """Not even as a regression."""
+    (repo / "data/new/test").mkdir(parents=True)
+    names = [f"7-{number:016}.png" for number in range(8)]
+    plant_new(repo, dict.fromkeys(names, "7"))
+    commit(repo)
+    plant(repo, dry_run=True)
+    plant_new(repo, dict.fromkeys(names, "5"))
+    status, text, _ = run("--base=HEAD")
+    assert status == 2
+    assert "on the 8 new test images" not in text
 
 
 @pytest.mark.parametrize("side", ["base", "head"])
@@ -225,6 +239,15 @@ def test_stages_affected_are_those_of_the_change(repo):
     assert steps == [("evaluate", changed, []), ("save", [], ["evaluate"])]
 
 
+def test_output_that_was_never_written_is_stale(repo):
+    """One that dvc.yaml has got since."""
+    stages = YAML(typ="safe").load(repo / "dvc.yaml")
+    stages["stages"]["train"]["outs"].append("models/more")
+    write(repo, "dvc.yaml", stages)
+    (first, *_) = build("HEAD", None).head.stale
+    assert first == "train: models/more: not in dvc.lock"
+
+
 def test_half_a_run_is_stale(repo):
     """Weights in dvc.lock that evaluate has not seen, though no data is here to compare."""
     yaml = YAML()
@@ -281,6 +304,22 @@ def test_base_is_where_the_head_left_it(repo):
     found = build("main", "change")
     assert (found.base.commit, found.base.name) == (left, "merge base with main")
     assert (found.evidence.fixed, found.evidence.broken) == (0, 3)
+
+
+def test_where_each_has_merged_the_other(repo):
+    """The base itself: what it did before is not the head's doing."""
+    git(repo, "checkout", "--quiet", "-b", "change")
+    write(repo, "README.md", "of the change")
+    change = commit(repo)
+    git(repo, "checkout", "--quiet", "main")
+    plant(repo, broken=40)
+    main = commit(repo)
+    git(repo, "merge", "--quiet", "--no-edit", change)
+    git(repo, "checkout", "--quiet", "change")
+    git(repo, "merge", "--quiet", "--no-edit", main)
+    write(repo, "README.md", "of the change, again")
+    commit(repo)
+    assert build("main", "change").evidence.broken == 0
 
 
 def test_head_that_the_base_has_is_refused(repo):

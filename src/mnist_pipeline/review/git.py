@@ -85,14 +85,15 @@ def is_experiment(top: Path, commit: str) -> bool:
 
 
 def merge_base(top: Path, base: str, head: str) -> str:
-    """The commit at which a head left a base.
+    """The commit at which a head left a base; the base, where each has merged the other.
 
     Raises InputError where they have none in common. In a shallow clone, the true one may have
     been cut off, so that an older one is refused as well.
     """
     shallow = git(top, "rev-parse", "--is-shallow-repository").strip() == "true"
     try:
-        commit = git(top, "merge-base", base, head).strip()
+        commits = git(top, "merge-base", "--all", base, head).split()
+        commit = commits[0] if len(commits) == 1 else base
     except InputError:
         commit = ""
     if commit and (commit == base or not shallow):

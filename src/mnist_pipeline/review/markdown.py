@@ -7,6 +7,7 @@ GitHub knows neither HTML nor mentions, links or references, and only with chara
 import argparse
 import re
 import unicodedata
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def verdict(report: Report) -> str:
     if found is None:
         return f"**{word}**: {code(report.reason, 200)}"
     line = f"**{word} {'between' if word.startswith('No') else 'in'} these weights**"
-    line += f" ({found.fixed:,} fixed, {found.broken:,} broken, p = {found.p_value:.3g})"
+    line += f" ({found.fixed:,} fixed, {found.broken:,} broken, p = {probability(found.p_value)})"
     if report.spread is None:
         return f"{line}, seed-to-seed spread of this configuration not measured (`make noise`)"
     beyond = abs(found.fixed - found.broken) / found.total > report.spread.reach
@@ -99,12 +100,12 @@ def explain(found: Evidence, spread: Spread | None) -> list[str]:
     counts = (
         f"The models disagree on {differ:,} of {total}: this change fixes {found.fixed:,} and"
         f" breaks {found.broken:,}. If the change did nothing, a split this uneven would come up"
-        f" {often(found.p_value)} (exact McNemar test, p = {found.p_value:.3g})."
+        f" {often(found.p_value)} (exact McNemar test, p = {probability(found.p_value)})."
     )
     size = (
         f"The accuracy changes by {points((found.fixed - found.broken) / found.total)} percentage"
-        f" points on these images. On others like them it may be anything from {low} to {high}"
-        f" ({1 - found.alpha:.0%} confidence interval)."
+        f" points on these images. On others, if {differ:,} of them differ as well, it may be"
+        f" anything from {low} to {high} ({1 - found.alpha:.0%} confidence interval)."
     )
     least = "With so few images, no split would be evidence of a difference."
     if found.least:
@@ -115,7 +116,7 @@ def explain(found: Evidence, spread: Spread | None) -> list[str]:
 
 def explain_new(new: NewImages) -> list[str]:
     """The verdict on the new test images, and how many images were added."""
-    counts = f"{new.fixed:,} fixed, {new.broken:,} broken, p = {new.p_value:.3g}"
+    counts = f"{new.fixed:,} fixed, {new.broken:,} broken, p = {probability(new.p_value)}"
     line = f"**{new.verdict.capitalize()}** on the {new.known:,} new test images that both know"
     tests = sum(name.startswith(str(NEW_TEST)) for name in new.added)
     train = len(new.added) - tests
@@ -129,14 +130,23 @@ def often(p_value: float) -> str:
     """A probability as so many times in so many."""
     if p_value < 0.001:
         return "less than once in 1,000 times"
+    if p_value == 1:
+        return "always"
     of = 1000 if p_value < 0.01 else 100
     times = round(of * p_value)
     return f"{'once' if times == 1 else f'{times:,} times'} in {of:,}"
 
 
+def probability(p_value: float) -> str:
+    """Three digits, or as many as show on which side of 0.05 it is."""
+    texts = (f"{p_value:.{digits}g}" for digits in count(3))
+    return next(text for text in texts if (float(text) < 0.05) == (p_value < 0.05))
+
+
 def points(difference: float) -> str:
-    """A difference of accuracies in percentage points."""
-    return f"{100 * difference:+.2f}".replace("-", "−")
+    """A difference of accuracies in percentage points; only none is shown as 0.00."""
+    by = 100 * difference
+    return (f"{by:+.2f}" if not 0 < abs(by) < 0.005 else f"{by:+.1g}").replace("-", "−")
 
 
 def explain_spread(spread: Spread) -> str:

@@ -14,10 +14,11 @@ from pathlib import Path
 from statistics import stdev
 from typing import Any
 
+from dvc.utils.flatten import flatten
 from pydantic import Field
 
 from mnist_pipeline import files
-from mnist_pipeline.files import InputError, parse_yaml, read_text
+from mnist_pipeline.files import NEW_TEST, NEW_TRAIN, InputError, parse_yaml, read_text
 from mnist_pipeline.review.audit import reproduce, warn_of_changes
 from mnist_pipeline.review.git import clone
 from mnist_pipeline.review.result import LOCK, Result, hashes, read_result
@@ -25,7 +26,6 @@ from mnist_pipeline.review.schema import Spread
 from mnist_pipeline.review.statistics import ALPHA, compare, reach
 
 NOISE, PARAMS = Path("metrics/noise.json"), "params.yaml"
-SECTIONS = ("data", "runtime", "train", "evaluate")  # of params.yaml
 
 
 class Noise(files.Record):
@@ -72,7 +72,7 @@ def _seeds(folder: Path, number: int) -> list[int]:
 
 def _train(folder: Path, seeds: list[int]) -> dict[int, Result]:
     """A clone's results with these seeds, from DVC's run-cache where they are there."""
-    (folder / LOCK).unlink()  # may be another machine's; the run-cache is this one's
+    (folder / LOCK).unlink(missing_ok=True)  # may be another machine's; the run-cache is this one's
     reproduce(folder, "repro", "evaluate")  # a new lock: without one, dvc exp run warns
     results = {}
     for seed in seeds:
@@ -105,18 +105,19 @@ def measure(results: dict[int, Result], configuration: str) -> Noise:
 
 
 def configuration(folder: Path) -> str:
-    """SHA-256 of what decides a folder's result apart from the seed.
+    """SHA-256 of what decides a folder's result apart from the seed and the new images.
 
-    That is the sections data, runtime, train without its seed, and evaluate of params.yaml, and
-    dvc.lock's MD5s of the modules that the stages train and evaluate depend on.
+    That is what dvc.lock says of the stages train and evaluate: command, parameters, inputs.
     """
-    params = parse_yaml(read_text(folder / PARAMS), PARAMS)
     lock = parse_yaml(read_text(folder / LOCK), LOCK)
-    parts: dict[str, Any] = {section: params.get(section) for section in SECTIONS} | {"code": {}}
-    parts["train"].pop("seed", None)
+    others = (str(NEW_TRAIN), str(NEW_TEST), *hashes(lock, "train", "outs"))
+    parts = []
     for stage in ("train", "evaluate"):
-        deps = hashes(lock, stage, "deps").items()
-        parts["code"] |= {path: md5 for path, md5 in deps if path.startswith("src/")}
+        read = hashes(lock, stage, "deps").items()
+        ran = lock["stages"][stage]
+        params = flatten(ran.get("params", {}))
+        params.pop(f"{PARAMS}.train.seed", None)
+        parts += [ran["cmd"], params, {path: md5 for path, md5 in read if path not in others}]
     content = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(content.encode()).hexdigest()
 

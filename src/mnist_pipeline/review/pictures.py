@@ -29,7 +29,7 @@ def illustrate(folders: list[Path], target: Path) -> list[str]:
         try:
             if figure := draw(folders):
                 write(path, figure)
-        except (InputError, OSError, SyntaxError) as error:  # Pillow's, for what is no PNG
+        except (InputError, OSError, SyntaxError, ValueError) as error:  # Pillow's, for no PNG
             faults.append(f"{path.name}: {error}")
     return faults
 

@@ -172,7 +172,10 @@ def judge_new(old: Path, new: Path) -> NewImages | None:
     before, after = find_new(old), find_new(new)
     if not before | after:
         return None
-    known, found = compare_new(read_result(old), read_result(new))
+    results = read_result(old), read_result(new)
+    if any(each.metrics.dry_run for each in results):
+        raise InputError("expected results of whole trainings, found a dry run's")
+    known, found = compare_new(*results)
     fixed, broken = len(found.fixed), len(found.broken)
     few = least(fixed + broken, ALPHA) is None
     return NewImages(

@@ -40,7 +40,7 @@ class Result(NamedTuple):
 def read_result(folder: Path) -> Result:
     """The result in a folder, whose files are still those that dvc.lock names.
 
-    Raises InputError where one is missing, malformed or edited by hand.
+    Raises InputError where one is missing, malformed or edited by hand, or where two disagree.
     """
     if not (folder / LOCK).is_file():
         raise InputError(f"{LOCK}: expected a file, found none")
@@ -48,6 +48,7 @@ def read_result(folder: Path) -> Result:
     written = hashes(lock, "evaluate", "outs")
     metrics = parse_metrics(_read(folder, METRICS, written))
     wrong = _answers(_read(folder, ERRORS, written), "index", int, ERRORS)
+    _check_agreement(metrics, wrong)
     new = _answers(_read(folder, NEW, written), "name", str, NEW) if str(NEW) in written else {}
     return Result(metrics, wrong, new, _test_set(lock))
 
@@ -64,12 +65,24 @@ def _read(folder: Path, path: Path, written: dict[str, str]) -> str:
     return text
 
 
+def _check_agreement(metrics: Metrics, wrong: dict[int, Answer]) -> None:
+    """Raises InputError where the errors are not those that the metrics count."""
+    count, total = metrics.total - metrics.correct, metrics.total
+    if abs(metrics.accuracy - metrics.correct / total) > 1e-6:
+        found = f"correct and total say {metrics.correct / total}"
+        raise InputError(f"{METRICS}: accuracy: expected what {found}, found {metrics.accuracy}")
+    errors = [at for at, (label, predicted) in wrong.items() if label != predicted]
+    if not len(errors) == len(wrong) == count or not all(0 <= at < total for at in errors):
+        what = f"expected {count} errors on {total} images, as in {METRICS}"
+        raise InputError(f"{ERRORS}: {what}, found {len(errors)}, or others")
+
+
 def find_new(folder: Path) -> set[str]:
     """The names of the new images in a folder of files, with their folders."""
     return {
         str(path.relative_to(folder))
         for place in (NEW_TRAIN, NEW_TEST)
-        for path in (folder / place).glob("*.png")
+        for path in (folder / place).glob("[!.]*.png")
     }
 
 
@@ -96,9 +109,9 @@ def _answers(text: str, key: str, kind: type[Key], path: Path) -> dict[Key, Answ
     """The rows of a table of answers, by one of its columns."""
     try:
         return {
-            kind(row[key]): Answer(row["label"], row["predicted"])
+            kind(row[key]): Answer(row["label"].strip(), row["predicted"].strip())
             for row in csv.DictReader(text.splitlines())
         }
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, csv.Error) as error:
         what = f"expected columns {key}, label, predicted, found: {error}"
         raise InputError(f"{path}: {what}") from error

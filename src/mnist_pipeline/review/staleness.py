@@ -72,6 +72,7 @@ def _differing(stage: Any, known: dict[str, Any], outputs: bool) -> list[str]:
     files += [out for out in stage.outs if outputs and not out.use_cache]
     return [
         *(["changed command"] if stage.cmd_changed else []),
+        *(f"{out.def_path}: not in {LOCK}" for out in stage.outs if outputs and not out.hash_info),
         *(f"{dep.def_path}: not the one that {stage.name} last ran on" for dep in moved),
         *(f"{at}: {what}" for file in files for at, what in flatten(file.status()).items()),
     ]

@@ -58,8 +58,9 @@ def mcnemar(fixed: int, broken: int) -> float:
 def interval(fixed: int, broken: int, total: int, alpha: float) -> tuple[float, float] | None:
     """Confidence interval of the difference in accuracy, new less old; None if no image differs.
 
-    Of the n images that differ, the share q that is fixed is binomial, and the difference is
-    (2q - 1) n / total. The interval leaves out 0 exactly where `mcnemar` is below alpha.
+    Given that n images differ, the share q of them that is fixed is binomial, and the difference is
+    (2q - 1) n / total. So it does not cover that n itself may be another one on other images. It
+    leaves out 0 exactly where `mcnemar` is below alpha.
     """
     differ = fixed + broken
     if differ == 0:
