@@ -57,9 +57,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def choose(options: argparse.Namespace) -> Network:
     """The network that the options name; InputError where it cannot be had."""
-    if options.repository is not None and options.stage is options.version is None:
+    unnamed = options.stage is None and options.version is None
+    if unnamed and options.repository is not None:
         options.stage = versions.PROD
-    if options.stage is options.version is None:
+    elif unnamed:
         if not options.model.exists():
             advice = "make run writes one (of digits: in build/digits)"
             expected = "expected an ONNX file of save, found none"
