@@ -13,6 +13,8 @@ from conftest import set_params
 from mnist_pipeline import checkpoint, train
 from mnist_pipeline.checkpoint import Checkpoint
 from mnist_pipeline.files import HISTORY, WEIGHTS, InputError
+from mnist_pipeline.model import Provenance
+from mnist_pipeline.parallel import Workers
 
 WORK = {"data": {"a.gz": "00"}, "parameters": {"lr": 1.0}, "environment": {"threads": 2}}
 
@@ -80,6 +82,31 @@ def test_key_holds_all_that_can_change_the_result(repository, monkeypatch, tmp_p
         monkeypatch.setattr(sys.modules[f"mnist_pipeline.{name}"], "__file__", str(changed))
         keys.append(Checkpoint(WORK).key)
     assert len(set(keys)) == 6
+
+
+def test_key_of_a_training(repository):
+    """Its parameters but for the number of epochs, its data, and its environment."""
+    base = {"dry_run": False, "parameters": {"lr": 1.0, "epochs": 2}, "data": {}}
+    same, others = {"parameters": {"lr": 1.0, "epochs": 3}}, {"parameters": {"lr": 2.0}}
+    keys = [
+        train.find_checkpoint(Provenance(**base | changed), environment, Workers(1)).key
+        for changed in ({}, same, others, {"data": {"a.gz": "00"}})
+        for environment in ({}, {"torch": "1"})
+    ]
+    assert keys[:2] == keys[2:4]
+    assert len(set(keys)) == 6
+
+
+def test_the_newest_state_counts(repository):
+    """Where a kill has left the one before it, too."""
+    point = Checkpoint(WORK)
+    with point.lock(wait=True):
+        point.save({"after": 1}, 1)
+        (older,) = stored()
+        content = older.read_bytes()
+        point.save({"after": 2}, 2)
+        older.write_bytes(content)
+    assert [point.load(epoch) for epoch in (1, 2, 3)] == [{"after": 1}, {"after": 2}, {"after": 2}]
 
 
 def test_with_a_damaged_state_training_starts_afresh(outcome):

@@ -38,6 +38,8 @@ BAD = {
     "an HTML page": (b"<html>404</html>", LABELS, "header 00000803, found 3c68746d"),
     "nothing": (b"", LABELS, "images.gz: expected an IDX header 00000803, found nothing"),
     "one byte short": (IMAGES[:-1], LABELS, "images.gz: expected 1568 bytes of data, found 1567"),
+    "one byte more": (IMAGES + b"x", LABELS, "expected 1568 bytes of data, found 1569"),
+    "half a header": (IMAGES[:9], LABELS, "images.gz: expected an IDX header 00000803, found"),
     "no images": (struct.pack(">IIII", 0x803, 0, 28, 28), LABELS, "expected 0 bytes"),
     "another size": (
         struct.pack(">IIII", 0x803, 2, 14, 56) + PIXELS[:1568],
@@ -61,9 +63,11 @@ def test_bad_content_is_refused(tmp_path, images, labels, says):
     assert says in str(error.value)
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b"x" + b[1:]])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-9], lambda b: b"x" + b[1:], lambda b: b[:10] + b"\x07" + b[11:]]
+)
 def test_bad_compression_is_refused(tmp_path, damage):
-    """A truncated or foreign file in place of a gzip file."""
+    """A truncated, foreign or damaged file in place of a gzip file."""
     paths = write(tmp_path)
     paths[0].write_bytes(damage(paths[0].read_bytes()))
     with pytest.raises(InputError, match=r"images.gz: expected a whole gzip file, found: "):

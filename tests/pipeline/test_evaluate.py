@@ -41,10 +41,15 @@ def test_metrics_by_hand():
 
 
 def test_calibration_error_by_hand():
-    """Fifteen bins, weighted by size: two images above 14/15, one below it, one far below."""
+    """Fifteen bins, weighted by size: two images above 14/15, one below it, one far below.
+
+    A confidence between two bins counts in the lower one.
+    """
     probabilities = answers((0, 0.99), (0, 0.935), (0, 0.931), (0, 0.6))
     error = evaluate.expected_calibration_error(probabilities, np.array([0, 1, 0, 0]))
     assert error == pytest.approx((abs(0.99 + 0.935 - 1) + abs(0.931 - 1) + abs(0.6 - 1)) / 4)
+    error = evaluate.expected_calibration_error(answers((0, 0.6), (0, 0.59)), np.array([1, 0]))
+    assert error == pytest.approx((0.6 + 0.59 - 1) / 2)
 
 
 def test_errors_are_listed_by_index():
@@ -66,6 +71,19 @@ def test_picture_for_any_number_of_errors(number):
     with Image.open(io.BytesIO(picture)) as image:
         assert image.format == "PNG"
         assert image.width > 1000
+
+
+def test_picture_shows_the_most_confident_errors():
+    """Of more than there is room for, the black one is shown where it was the surest alone."""
+    images = torch.zeros(100, 28, 28, dtype=torch.uint8)
+    images[50] = 255
+    dark = []
+    for confidence in (0.4, 0.6):
+        errors = pd.DataFrame({"index": range(100), "label": 1, "predicted": 7, "confidence": 0.5})
+        errors.loc[50, "confidence"] = confidence
+        with Image.open(io.BytesIO(evaluate.draw(images, errors))) as picture:
+            dark.append(sum(picture.convert("L").histogram()[:64]))
+    assert dark[1] > dark[0] + 5_000
 
 
 def test_stage_writes_what_it_found(workspace):

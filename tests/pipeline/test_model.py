@@ -67,6 +67,7 @@ BAD = {
         saved(torch.full((10,), torch.nan), METADATA),
         "fc2.bias: expected finite numbers, found NaN",
     ),
+    "infinity": (saved(torch.full((10,), torch.inf), METADATA), "fc2.bias: expected finite"),
     "shape": (saved(torch.zeros(11), METADATA), "size mismatch for fc2.bias"),
     "missing": (safetensors.torch.save({"fc2.bias": torch.zeros(10)}, METADATA), "Missing key(s)"),
 }

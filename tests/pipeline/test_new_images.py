@@ -13,7 +13,7 @@ from mnist_pipeline.batches import read_training_data
 from mnist_pipeline.files import METRICS, NEW, NEW_TEST, NEW_TRAIN, WEIGHTS, InputError
 from mnist_pipeline.files import write_atomically as write
 from mnist_pipeline.metrics import parse_metrics
-from mnist_pipeline.model import read_weights
+from mnist_pipeline.model import describe, read_weights
 from mnist_pipeline.new_images import digest, encode, place, read_new
 
 
@@ -117,6 +117,12 @@ def test_training_data_with_new_images(workspace):
         range(known, known + len(names))
     )
     assert data.labels[known:].tolist() == [int(name[0]) for name in names]
+
+
+def test_provenance_covers_every_new_image(workspace):
+    """Not only how many there are, nor the first alone: a state to go on from goes by it."""
+    known = [describe({"dry_run": False}, names) for names in (["a", "b"], ["a", "c"], ["a"])]
+    assert len({str(one.data) for one in known}) == 3
 
 
 def test_stages_with_and_without_new_images(workspace):

@@ -24,8 +24,9 @@ def params(**changes) -> RuntimeParams:
 
 def test_another_torch_is_refused():
     """Results belong to a version: another one is an error that names both."""
-    with pytest.raises(InputError, match=rf"runtime.torch: expected 1.2.3, found {VERSION}$"):
-        runtime.start(params(torch="1.2.3"))
+    for other in ("1.2.3", f"{VERSION}1"):
+        with pytest.raises(InputError, match=rf"runtime.torch: expected {other}, found {VERSION}$"):
+            runtime.start(params(torch=other))
 
 
 def test_auto_takes_what_is_there():
@@ -42,9 +43,11 @@ def test_missing_device_is_refused():
 
 
 def test_algorithms_are_deterministic():
-    """torch itself refuses what it could not repeat bit by bit."""
+    """torch itself refuses what it could not repeat bit by bit, and an operation has one thread."""
     torch.set_deterministic_debug_mode("default")
+    torch.set_num_threads(2)
     runtime.start(params())
+    assert torch.get_num_threads() == 1
     assert torch.get_deterministic_debug_mode() == 2  # error, not warn
 
 
