@@ -41,7 +41,10 @@ def test_server_that_ends_is_not_waited_for():
 
 
 def test_where_no_server_answers_nothing_is_installed():
-    """One line, as for any bad input."""
+    """One line, as for any bad input; also where none is named, and Prefect would start one."""
+    done = python("-m", "flows.server", PREFECT_API_URL="")
+    expected = "error: PREFECT_API_URL: expected a server's address, found none\n"
+    assert (done.returncode, done.stderr) == (2, expected)
     port = schedule.free_port("0")
     url = f"http://127.0.0.1:{port}/api"
     done = python("-m", "flows.server", PREFECT_API_URL=url)

@@ -97,6 +97,13 @@ def test_configuration_is_all_but_the_seed(tmp_path, name, old, new, same):
     assert (spread and spread.runs) == (2 if same else None)
 
 
+def test_dry_runs_are_refused(tmp_path):
+    """Their results say nothing of a seed."""
+    write(tmp_path, "params.yaml", {"train": {"seed": 1, "dry_run": True}})
+    with pytest.raises(InputError, match=r"^params.yaml: train.dry_run: expected false"):
+        noise._seeds(tmp_path, 2)
+
+
 def test_trainings_share_the_checkouts_cache(repo, monkeypatch):
     """Its root: DVC's run-cache and the stored epochs lie there, beside the files."""
 

@@ -1,5 +1,8 @@
 """What kills a search in practice: workers, the coordinator, git, a dashboard (make test-slow)."""
 
+import json
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -8,7 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import git
+from conftest import copy_of_project, git
 from service import Service, digits_repository, wait_until
 
 pytestmark = pytest.mark.slow
@@ -87,6 +90,31 @@ def test_a_killed_coordinator_finds_what_is_done(service):
     again = start(service, grid, parallel=1)
     service.wait(again, "COMPLETED", seconds=500)
     assert len(experiments(service)) == len(trials(service)) == 3
+
+
+def test_local_search_ends_with_its_worker(tmp_path):
+    """make search without a server: one line and exit status 2, and every process has ended."""
+    checkout = copy_of_project(tmp_path / "checkout")
+    own = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    own |= {"PYTHONPATH": f"{checkout / 'src'}:{checkout}", "TMPDIR": str(tmp_path)}
+    grid = {"data.source": ["digits"], "train.epochs": [100]}
+    command = (sys.executable, "-m", "flows.search", json.dumps(grid), "parallel=1")
+    said = tmp_path / "stderr"
+    with (
+        said.open("w") as stderr,
+        subprocess.Popen(command, cwd=checkout, env=os.environ | own, stderr=stderr) as search,
+    ):
+        family = psutil.Process(search.pid)
+
+        def find(*words: str) -> list[psutil.Process]:
+            return [one for one in family.children(recursive=True) if {*words} <= {*one.cmdline()}]
+
+        wait_until(lambda: find("mnist_pipeline", "train"), 180, "a trial trains")
+        everyone = family.children(recursive=True)
+        find("worker", "start")[-1].kill()
+        assert search.wait(60) == 2
+    assert said.read_text().splitlines()[-1].startswith("error: the server or a worker has ended")
+    assert psutil.wait_procs(everyone, timeout=30)[1] == []
 
 
 def test_git_may_be_away_for_a_minute(service):
