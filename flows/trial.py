@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from prefect import flow, task
+from prefect import flow, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
@@ -11,6 +11,7 @@ from flows.clones import Overrides, override_params, temporary_clone
 from flows.publish import commit_result
 from flows.repro import has_remote, run_dvc
 from flows.stages import refused, run_stages
+from mnist_pipeline import leash
 from mnist_pipeline.files import InputError
 from mnist_pipeline.review.git import git
 
@@ -24,6 +25,8 @@ def trial(repository: str, commit: str, overrides: Overrides, name: str) -> Stat
 
     Refused where another attempt would not help: a key is unknown, or a stage says what is wrong.
     """
+    if runtime.deployment.id:  # without its worker nobody could end it, and another will train it
+        leash.take()
     with temporary_clone(repository, commit) as folder:
         try:
             override_params(folder, overrides)

@@ -55,10 +55,9 @@ def experiments(service: Service) -> list[str]:
 
 
 def kill(service: Service, worker, run: str) -> None:
-    """SIGKILL a worker and its run, as when a machine loses power."""
+    """SIGKILL a worker; every process of its run ends with it."""
     family = service.family_of(run)
-    for process in (worker, family[0]):
-        process.kill()
+    worker.kill()
     worker.wait()
     assert psutil.wait_procs(family, timeout=20)[1] == []
 
@@ -92,6 +91,16 @@ def test_a_killed_coordinator_finds_what_is_done(service):
     assert len(experiments(service)) == len(trials(service)) == 3
 
 
+def find(home: Path, *words: str) -> list[psutil.Process]:
+    """The processes with this HOME, and these words in their command."""
+    return [
+        one
+        for one in psutil.process_iter(["cmdline", "environ"])
+        if (one.info["environ"] or {}).get("HOME") == str(home)
+        and {*words} <= {*(one.info["cmdline"] or [])}
+    ]
+
+
 def test_local_search_ends_with_its_worker(tmp_path):
     """make search without a server: one line and exit status 2, and every process has ended."""
     checkout = copy_of_project(tmp_path / "checkout")
@@ -104,14 +113,9 @@ def test_local_search_ends_with_its_worker(tmp_path):
         said.open("w") as stderr,
         subprocess.Popen(command, cwd=checkout, env=os.environ | own, stderr=stderr) as search,
     ):
-        family = psutil.Process(search.pid)
-
-        def find(*words: str) -> list[psutil.Process]:
-            return [one for one in family.children(recursive=True) if {*words} <= {*one.cmdline()}]
-
-        wait_until(lambda: find("mnist_pipeline", "train"), 180, "a trial trains")
-        everyone = family.children(recursive=True)
-        find("worker", "start")[-1].kill()
+        wait_until(lambda: find(tmp_path, "mnist_pipeline", "train"), 180, "a trial trains")
+        everyone = find(tmp_path)
+        find(tmp_path, "worker", "start")[-1].kill()
         assert search.wait(60) == 2
     assert said.read_text().splitlines()[-1].startswith("error: the server or a worker has ended")
     assert psutil.wait_procs(everyone, timeout=30)[1] == []
