@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import copy_of_project, git
+from conftest import copy_of_project, git, processes_in
 from service import Service, digits_repository, wait_until
 
 pytestmark = pytest.mark.slow
@@ -91,16 +91,6 @@ def test_a_killed_coordinator_finds_what_is_done(service):
     assert len(experiments(service)) == len(trials(service)) == 3
 
 
-def find(home: Path, *words: str) -> list[psutil.Process]:
-    """The processes with this HOME, and these words in their command."""
-    return [
-        one
-        for one in psutil.process_iter(["cmdline", "environ"])
-        if (one.info["environ"] or {}).get("HOME") == str(home)
-        and {*words} <= {*(one.info["cmdline"] or [])}
-    ]
-
-
 def test_local_search_ends_with_its_worker(tmp_path):
     """make search without a server: one line and exit status 2, and every process has ended."""
     checkout = copy_of_project(tmp_path / "checkout")
@@ -113,9 +103,12 @@ def test_local_search_ends_with_its_worker(tmp_path):
         said.open("w") as stderr,
         subprocess.Popen(command, cwd=checkout, env=os.environ | own, stderr=stderr) as search,
     ):
-        wait_until(lambda: find(tmp_path, "mnist_pipeline", "train"), 180, "a trial trains")
-        everyone = find(tmp_path)
-        find(tmp_path, "worker", "start")[-1].kill()
+        states = checkout / ".dvc/cache/resume"
+        wait_until(lambda: [*states.glob("*.pt")], 180, "a trial trains")
+        everyone = processes_in(tmp_path)
+        children = psutil.Process(search.pid).children()
+        (worker,) = [one for one in children if "worker" in one.cmdline()]
+        worker.kill()
         assert search.wait(60) == 2
     assert said.read_text().splitlines()[-1].startswith("error: the server or a worker has ended")
     assert psutil.wait_procs(everyone, timeout=30)[1] == []
