@@ -68,6 +68,8 @@ def test_other_models(pictures, monkeypatch, capsys):
     said = "none.onnx: expected an ONNX file of save, found none; "
     said += "make run writes one (of digits: in build/digits)"
     assert refusal(predict.main, capsys) == said
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--repository", "."])
+    assert refusal(predict.main, capsys).startswith("--repository: expected a version of it")
     monkeypatch.setattr(sys, "argv", ["predict", "seven.png", "--stage", ""])
     assert "git ls-remote" in refusal(predict.main, capsys)  # no repository here
 

@@ -46,11 +46,11 @@ def load(content: bytes, version: str, commit: str = "") -> Network:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """--model, or --stage or --version, those of --repository; of it alone, the stage prod."""
+    """--model; or --repository with --stage or --version, without either the stage prod."""
     own = f"an ONNX file (default: {ONNX})"
     parser.add_argument("--repository", help="a git repository to take a version from instead")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--model", type=Path, default=ONNX, help=own)
+    which.add_argument("--model", type=Path, help=own)
     which.add_argument("--stage", help="the version in this stage, such as prod")
     which.add_argument("--version", help="this version, such as v1.0.0")
 
@@ -58,14 +58,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def choose(options: argparse.Namespace) -> Network:
     """The network that the options name; InputError where it cannot be had."""
     unnamed = options.stage is None and options.version is None
-    if unnamed and options.repository is not None:
-        options.stage = versions.PROD
-    elif unnamed:
-        if not options.model.exists():
+    if unnamed and options.repository is None:
+        path = options.model or ONNX
+        if not path.exists():
             advice = "make run writes one (of digits: in build/digits)"
-            expected = "expected an ONNX file of save, found none"
-            raise InputError(f"{options.model}: {expected}; {advice}")
-        return load(options.model.read_bytes(), str(options.model))
+            raise InputError(f"{path}: expected an ONNX file of save, found none; {advice}")
+        return load(path.read_bytes(), str(path))
+    if options.model:
+        raise InputError("--repository: expected a version of it, found --model, which is a file")
+    options.stage = versions.PROD if unnamed else options.stage
     repository = options.repository or "."
     found = versions.find(versions.read_tags(repository), options.stage, options.version)
     return load(versions.fetch(repository, found), *found)
