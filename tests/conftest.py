@@ -22,6 +22,28 @@ from mnist_pipeline.review.git import copy_workspace
 
 ROOT = Path(__file__).resolve().parent.parent
 EPOCHS = 4  # of the project that tests kill
+# What tests rely on, so that they pass with whatever somebody tries in params.yaml.
+TRAIN = {
+    "seed": 1,
+    "epochs": 14,
+    "batch_size": 64,
+    "micro_batches": 4,
+    "lr": 1.0,
+    "gamma": 0.7,
+    "validation_fraction": 0.1,
+    "new_images_weight": 10,
+    "precision": "float32",
+    "dry_run": False,
+}
+PARAMS: dict[str, dict[str, Any]] = {
+    "data": {"source": "mnist"},
+    "runtime": {"device": "auto", "arithmetic": "portable"},
+    "train": TRAIN,
+    "evaluate": {"batch_size": 250},
+    "save": {"min_accuracy": 0.95},
+    "machine": {"threads": 0, "processes": 1},
+    "log": {"interval": 10},
+}
 DEAD_PROXY = "http://127.0.0.1:9"
 STRANGE_GIT = """
 [clone]
@@ -142,8 +164,9 @@ def make_run(project: Path) -> subprocess.CompletedProcess[str]:
 
 
 def copy_of_project(folder: Path) -> Path:
-    """A git repository with this checkout's files as they are, committed or not; no data."""
+    """A git repository with this checkout's files, committed or not, and PARAMS; no data."""
     copy_workspace(ROOT, folder)
+    set_params(folder, **PARAMS)
     git(folder, "checkout", "--quiet", "-B", "main")
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--message=copy")
@@ -184,9 +207,10 @@ def digits_files() -> dict[str, bytes]:
 def workspace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_files: dict[str, bytes]
 ) -> Path:
-    """The working folder of a stage: params.yaml as committed, the digits as its data."""
+    """The working folder of a stage, with PARAMS, and the digits as its data."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "params.yaml", tmp_path)
+    set_params(**PARAMS)
     for name, content in digits_files.items():
         write_atomically(RAW / name, content)
     return tmp_path

@@ -8,7 +8,7 @@ import pytest
 import torch
 from benchmarks.classic import Net as ClassicNet
 from benchmarks.classic import step as classic_step
-from conftest import ROOT, refusal, set_params
+from conftest import TRAIN, refusal, set_params
 from torch import Tensor
 from torch.nn.functional import nll_loss
 from torch.optim import Adadelta
@@ -21,19 +21,14 @@ from mnist_pipeline.files import ENVIRONMENT, HISTORY, WEIGHTS, InputError
 from mnist_pipeline.mnist import TRAIN_IMAGES, TRAIN_LABELS
 from mnist_pipeline.model import read_weights
 from mnist_pipeline.parallel import Workers
-from mnist_pipeline.params import load_params
 
-SMALL = {"epochs": 1, "batch_size": 4, "micro_batches": 2, "lr": 1.0, "gamma": 0.7}
-OTHERS = {"seed": 1, "validation_fraction": 0.1, "new_images_weight": 1, "precision": "float32"}
-PARAMS = load_params("train", train.TrainParams, ROOT / "params.yaml").model_copy(
-    update=SMALL | OTHERS
-)
+SMALL = {"epochs": 1, "batch_size": 4, "micro_batches": 2, "new_images_weight": 1}
 
 
 def training(threads: int = 2, **changes) -> train.Training:
     """A training on the CPU with these parameters changed."""
     torch.set_num_threads(1)
-    params = PARAMS.model_copy(update=changes)
+    params = train.TrainParams(**TRAIN | SMALL).model_copy(update=changes)
     return train.Training(params, torch.device("cpu"), Workers(threads))
 
 
@@ -195,6 +190,7 @@ def test_dry_run_takes_one_step_and_no_validation_leaves_its_columns_empty(works
 
 def test_refusals_leave_no_output(workspace, capsys, monkeypatch):
     """Bad input: one line, and not one output written."""
+    before = (workspace / "params.yaml").read_text()
     for section, change, says in (
         ("train", {"micro_batches": 128}, "at most train.batch_size = 64, found 128"),
         ("train", {"micro_batches": 0}, "train.micro_batches: expected 1, 2, 4"),
@@ -204,7 +200,7 @@ def test_refusals_leave_no_output(workspace, capsys, monkeypatch):
     ):
         set_params(**{section: change})
         assert says in refusal(train.main, capsys)
-        (workspace / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+        (workspace / "params.yaml").write_text(before)
     monkeypatch.setenv("WORLD_SIZE", "3")  # by torchrun
     assert "a divisor of train.micro_batches = 4, found 3" in refusal(train.main, capsys)
     monkeypatch.delenv("WORLD_SIZE")
