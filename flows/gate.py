@@ -6,9 +6,9 @@ from tempfile import TemporaryDirectory
 from mnist_pipeline.files import InputError, parse_yaml, read_text
 from mnist_pipeline.params import PATH
 from mnist_pipeline.review.git import check_out, git
-from mnist_pipeline.review.markdown import probability
+from mnist_pipeline.review.markdown import describe
 from mnist_pipeline.review.result import LOCK, Result, read_result
-from mnist_pipeline.review.statistics import Comparison, compare, compare_new
+from mnist_pipeline.review.statistics import compare, compare_new, weigh
 from mnist_pipeline.use.versions import PROD, read_tags
 
 
@@ -34,16 +34,11 @@ def approve(folder: Path, publish: str, alpha: float) -> str:
             raise InputError(reason)
         return reason
     plain = compare(old, new)
-    for what, found in (("", plain), ("on new images: ", compare_new(old, new)[1])):
+    for what, found in (("", plain), ("on new images: ", compare_new(old, new))):
         if found.verdict(alpha) == "regression":
-            reason = f"significantly worse than the published model: {what}{describe(found)}"
-            raise InputError(reason)
-    return f"not significantly worse than the published model: {describe(plain)}"
-
-
-def describe(found: Comparison) -> str:
-    """A comparison in numbers."""
-    return f"{len(found.fixed)} fixed, {len(found.broken)} broken, p = {probability(found.p_value)}"
+            worse = f"significantly worse than the published model: {what}"
+            raise InputError(worse + describe(weigh(found)))
+    return f"not significantly worse than the published model: {describe(weigh(plain))}"
 
 
 def sound_result(folder: Path) -> Result:

@@ -36,15 +36,15 @@ def test_new_images_are_compared_where_both_know_them():
     right, wrong = Answer("3", "3"), Answer("3", "5")
     old = result()._replace(new={"3-a": wrong, "3-b": right, "3-c": wrong, "3-d": wrong})
     new = result()._replace(new={"3-a": right, "3-b": wrong, "3-c": right, "5-d": wrong})
-    known, found = compare_new(old, new)
-    assert (known, found.fixed, found.broken) == (3, ["3-a", "3-c"], ["3-b"])
-    assert compare_new(old, result())[0] == 0
+    found = compare_new(old, new)
+    assert (found.total, found.fixed, found.broken) == (3, ["3-a", "3-c"], ["3-b"])
+    assert compare_new(old, result()).total == 0
 
 
 @pytest.mark.parametrize(("fixed", "broken"), [(27, 13), (26, 14), (0, 6), (9, 9)])
 def test_interval_leaves_out_zero_where_the_test_notices(fixed, broken):
     """It holds the difference that was found, and both say the same of 0."""
-    low, high = interval(fixed, broken, 10_000, ALPHA)
+    low, high = interval(fixed, broken, 10_000)
     assert low <= (fixed - broken) / 10_000 <= high
     assert (low > 0 or high < 0) == (mcnemar(fixed, broken) < ALPHA)
 
@@ -52,14 +52,14 @@ def test_interval_leaves_out_zero_where_the_test_notices(fixed, broken):
 def test_where_no_image_differs_nothing_is_noticed():
     """The same answers: no evidence of anything, and no interval to speak of."""
     assert mcnemar(0, 0) == 1
-    assert interval(0, 0, 10_000, ALPHA) is None
-    assert least(0, ALPHA) is None
+    assert interval(0, 0, 10_000) is None
+    assert least(0) is None
 
 
 @pytest.mark.parametrize(("differ", "expected"), [(5, None), (6, 6), (40, 27), (200, 115)])
 def test_least_is_where_the_test_begins_to_notice(differ, expected):
     """One image less one way is not noticed; below six images nothing is."""
-    assert least(differ, ALPHA) == expected
+    assert least(differ) == expected
     if expected:
         assert mcnemar(expected, differ - expected) < ALPHA
         assert mcnemar(expected - 1, differ - expected + 1) >= ALPHA
@@ -69,4 +69,4 @@ def test_least_is_where_the_test_begins_to_notice(differ, expected):
 def test_reach_is_students(runs):
     """The spread of a difference of two: √2 times one's, with runs - 1 degrees of freedom."""
     expected = t(df=runs - 1, scale=2**0.5 * 0.0003).isf(ALPHA / 2)
-    assert reach(0.0003, runs, ALPHA) == pytest.approx(expected)
+    assert reach(0.0003, runs) == pytest.approx(expected)

@@ -83,8 +83,8 @@ def verdict(report: Report) -> str:
     found, word = report.evidence, report.verdict.capitalize()
     if found is None:
         return f"**{word}**: {code(report.reason, 200)}"
-    line = f"**{word} {'between' if word.startswith('No') else 'in'} these weights**"
-    line += f" ({found.fixed:,} fixed, {found.broken:,} broken, p = {probability(found.p_value)})"
+    where = "between" if word.startswith("No") else "in"
+    line = f"**{word} {where} these weights** ({describe(found)})"
     if report.spread is None:
         return f"{line}, seed-to-seed spread of this configuration not measured (`make noise`)"
     beyond = abs(found.fixed - found.broken) / found.total > report.spread.reach
@@ -116,14 +116,20 @@ def explain(found: Evidence, spread: Spread | None) -> list[str]:
 
 def explain_new(new: NewImages) -> list[str]:
     """The verdict on the new test images, and how many images were added."""
-    counts = f"{new.fixed:,} fixed, {new.broken:,} broken, p = {probability(new.p_value)}"
-    line = f"**{new.verdict.capitalize()}** on the {new.known:,} new test images that both know"
+    judged, found = "", new.evidence
+    if found:
+        where = f"the {found.total:,} new test images that both know"
+        judged = f"**{new.verdict.capitalize()}** on {where} ({describe(found)})"
     tests = sum(name.startswith(str(NEW_TEST)) for name in new.added)
     train = len(new.added) - tests
     added = f"New images added: {train:,} to train with, {tests:,} to test with."
     rows = [[Path(name).name[:1], name] for name in new.added]
-    judged = [f"{line} ({counts})"] if new.known else []
-    return [*judged, *([added] if rows else []), tabulate("Images added", "label file", rows)]
+    return [judged, added if rows else "", tabulate("Images added", "label file", rows)]
+
+
+def describe(found: Evidence) -> str:
+    """A comparison in numbers."""
+    return f"{found.fixed:,} fixed, {found.broken:,} broken, p = {probability(found.p_value)}"
 
 
 def often(p_value: float) -> str:

@@ -91,7 +91,7 @@ def measure(results: dict[int, Result], configuration: str) -> Noise:
         counts = {"correct": metrics.correct, "total": metrics.total}
         runs.append({"seed": seed, **counts, "accuracy": metrics.accuracy})
     for seeds in combinations(results, 2):
-        fixed, broken, p_value = compare(*(results[seed] for seed in seeds))
+        _, fixed, broken, p_value = compare(*(results[seed] for seed in seeds))
         counts = {"fixed": len(fixed), "broken": len(broken)}
         pairs.append({"seeds": seeds, **counts, "p_value": float(f"{p_value:.6g}")})
     return Noise(
@@ -133,7 +133,7 @@ def read_spread(folders: list[Path]) -> Spread | None:
             return Spread(
                 runs=len(noise.runs),
                 standard_deviation=noise.standard_deviation,
-                reach=reach(noise.standard_deviation, len(noise.runs), ALPHA),
+                reach=reach(noise.standard_deviation, len(noise.runs)),
                 pairs=len(noise.pairs),
                 false_alarms=noise.false_alarms,
             )

@@ -22,9 +22,9 @@ from mnist_pipeline.review.git import (
 from mnist_pipeline.review.markdown import render
 from mnist_pipeline.review.noise import read_spread
 from mnist_pipeline.review.result import LOCK, Answer, Result, find_new, read_result
-from mnist_pipeline.review.schema import Evidence, Flip, NewImages, Report, Side
+from mnist_pipeline.review.schema import Flip, NewImages, Report, Side
 from mnist_pipeline.review.staleness import affected, differing, stale
-from mnist_pipeline.review.statistics import ALPHA, compare, compare_new, interval, least
+from mnist_pipeline.review.statistics import ALPHA, compare, compare_new, weigh
 
 FOLDER = "mnist_pipeline-report-"  # start of the temporary folder's name
 MOST = 1000  # images in the data, which a comment takes up to a megabyte of
@@ -106,7 +106,6 @@ def look(
         base=base,
         head=head,
         **judge(folders),
-        new=attempt(notes, "new images", judge_new, *folders),
         changes=metrics + params,
         stages=stages,
         spread=spread,
@@ -129,7 +128,7 @@ def explain_fault(error: Exception | str) -> str:
 
 
 def judge(folders: list[Path]) -> dict[str, Any]:
-    """The verdict, and what it rests on; "not comparable" for whatever is missing or odd."""
+    """The verdicts, and what it rests on; "not comparable" for whatever is missing or odd."""
     results = []
     for folder, missing in zip(folders, ("no baseline", "no result"), strict=True):
         try:
@@ -144,48 +143,33 @@ def judge(folders: list[Path]) -> dict[str, Any]:
         reason = f"another test set: its MD5s in {LOCK} or its number of images differ"
     elif any(old.errors[at].label != new.errors[at].label for at in old.errors.keys() & new.errors):
         reason = "another test set: the same images have other labels"
-    return {"verdict": "not comparable", "reason": reason} if reason else weigh(old, new)
+    judged = {"verdict": "not comparable", "reason": reason} if reason else judge_all(old, new)
+    return judged | {"new": judge_new(folders, old, new)}
 
 
-def weigh(old: Result, new: Result) -> dict[str, Any]:
+def judge_all(old: Result, new: Result) -> dict[str, Any]:
     """The verdict on two results of the same test images, with the numbers behind it."""
     found = compare(old, new)
-    fixed, broken, total = len(found.fixed), len(found.broken), new.metrics.total
-    evidence = Evidence(
-        total=total,
-        fixed=fixed,
-        broken=broken,
-        p_value=found.p_value,
-        alpha=ALPHA,
-        interval=interval(fixed, broken, total, ALPHA),
-        least=least(fixed + broken, ALPHA),
-    )
     return {
         "verdict": found.verdict(ALPHA),
-        "evidence": evidence,
+        "evidence": weigh(found),
         "flips": [flip(at, old, new) for at in sorted(found.fixed + found.broken)[:MOST]],
     }
 
 
-def judge_new(old: Path, new: Path) -> NewImages | None:
-    """What became of the new test images, and which ones came; None where there are none."""
-    before, after = find_new(old), find_new(new)
-    if not before | after:
+def judge_new(folders: list[Path], old: Result, new: Result) -> NewImages | None:
+    """What became of the new test images, and which ones came; None where there are none.
+
+    A dry run's answers say nothing of them.
+    """
+    before, after = map(find_new, folders)
+    if not before | after or old.metrics.dry_run or new.metrics.dry_run:
         return None
-    results = read_result(old), read_result(new)
-    if any(each.metrics.dry_run for each in results):
-        raise InputError("expected results of whole trainings, found a dry run's")
-    known, found = compare_new(*results)
-    fixed, broken = len(found.fixed), len(found.broken)
-    few = least(fixed + broken, ALPHA) is None
-    return NewImages(
-        known=known,
-        fixed=fixed,
-        broken=broken,
-        p_value=found.p_value,
-        verdict="too few to judge" if few else found.verdict(ALPHA),
-        added=sorted(after - before),
-    )
+    found = compare_new(old, new)
+    evidence = weigh(found) if found.total else None
+    judged = evidence and evidence.least
+    verdict = found.verdict(ALPHA) if judged else "too few to judge"
+    return NewImages(verdict=verdict, evidence=evidence, added=sorted(after - before))
 
 
 def flip(index: int, old: Result, new: Result) -> Flip:

@@ -76,13 +76,10 @@ class Spread(Record):
 
 
 class NewImages(Record):
-    """The new test images that both sides know, and what was added."""
+    """The new test images, and what was added."""
 
-    known: Count
-    fixed: Count
-    broken: Count
-    p_value: float = Field(ge=0, le=1)
     verdict: Verdict | Literal["too few to judge"]
+    evidence: Evidence | None  # on those that both sides know; None: there are none
     added: list[str]  # their files
 
 
