@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dvc.repo import Repo
-from dvc.repo.graph import get_subgraph_of_nodes
+from dvc.repo.reproduce import plan_repro
 from dvc.utils.diff import diff, format_dict
 from dvc.utils.flatten import flatten
 
@@ -45,21 +45,16 @@ def affected(old: Path, new: Path) -> list[Step]:
 
 
 def _steps(repo: Repo, outputs: bool) -> list[Step]:
-    stages = [stage for stage in repo.index.stages if stage.cmd]  # the others are dvc add's
-    if not stages:
+    if not any(stage.cmd for stage in repo.index.stages):
         raise InputError("dvc.yaml: expected stages, found none")
     known = {out.fs_path: out.hash_info for out in repo.index.outs}
-    own = {stage: _differing(stage, known, outputs) for stage in stages}
-    first = [stage for stage, what in own.items() if what]
-    if not first:  # DVC would take it for all
-        return []
-    graph = get_subgraph_of_nodes(repo.index.graph, first, downstream=True)
-    steps = []
-    for stage, what in own.items():
-        if stage in graph:
-            before = [one.name for one in own if graph.has_edge(stage, one)]
-            steps.append(Step(name=stage.name, changed=what, after=before))
-    return steps
+    steps: dict[Any, Step] = {}
+    for stage in plan_repro(graph := repo.index.graph):  # each after those it follows
+        what = _differing(stage, known, outputs) if stage.cmd else []  # not so: dvc add's
+        after = [steps[one].name for one in graph.successors(stage) if one in steps]
+        if what or after:
+            steps[stage] = Step(name=stage.name, changed=what, after=after)
+    return list(steps.values())
 
 
 def _differing(stage: Any, known: dict[str, Any], outputs: bool) -> list[str]:
