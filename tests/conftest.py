@@ -259,7 +259,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     for home in ("one", "two"):
         service.start_worker("--limit", "1", home=home)
     service.start_worker(pool="search")
-    wait_until(lambda: service.online() == 2, 60, "both workers are online")
+    wait_until(lambda: service.online() == 2, 180, "both workers are online")  # SQLite may be busy
     yield service
     service.stop()
 
