@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from test_train import PARAMS
+from conftest import TRAIN
 
 from mnist_pipeline import cuda_graph
 from mnist_pipeline.parallel import Workers
-from mnist_pipeline.train import Training
+from mnist_pipeline.train import Training, TrainParams
 
 SIZES = ((16, 64), (16, 64), (12, 64), (16, 48))  # images of a part, and of its batch
 
@@ -17,7 +17,7 @@ def test_a_replay_gives_the_bits_of_kernels_launched_one_by_one(monkeypatch, pre
     """For new images, labels, dropout and weights, and after a part or a batch of another size."""
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     device = torch.device("cuda")
-    params = PARAMS.model_copy(update={"precision": precision})
+    params = TrainParams(**TRAIN | {"precision": precision})
     run = Training(params, device, Workers(1))
     run.working.train()
     for seed, (size, total) in enumerate(SIZES):
