@@ -121,6 +121,7 @@ def test_without_new_images_nothing_is_said_of_them(repo):
     (repo / "metrics/errors.csv").unlink()
     found = build(base, commit(repo))
     assert (found.verdict, found.new) == ("not comparable", None)
+    assert not [note for note in found.notes if note.startswith("new images")]
 
 
 def test_metrics_edited_by_hand_are_not_judged(repo, run):

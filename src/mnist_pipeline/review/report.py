@@ -128,7 +128,7 @@ def explain_fault(error: Exception | str) -> str:
 
 
 def judge(folders: list[Path]) -> dict[str, Any]:
-    """The verdicts, and what it rests on; "not comparable" for whatever is missing or odd."""
+    """The verdicts, and what they rest on; "not comparable" for whatever is missing or odd."""
     results = []
     for folder, missing in zip(folders, ("no baseline", "no result"), strict=True):
         try:
@@ -143,11 +143,11 @@ def judge(folders: list[Path]) -> dict[str, Any]:
         reason = f"another test set: its MD5s in {LOCK} or its number of images differ"
     elif any(old.errors[at].label != new.errors[at].label for at in old.errors.keys() & new.errors):
         reason = "another test set: the same images have other labels"
-    judged = {"verdict": "not comparable", "reason": reason} if reason else judge_all(old, new)
+    judged = {"verdict": "not comparable", "reason": reason} if reason else judge_answers(old, new)
     return judged | {"new": judge_new(folders, old, new)}
 
 
-def judge_all(old: Result, new: Result) -> dict[str, Any]:
+def judge_answers(old: Result, new: Result) -> dict[str, Any]:
     """The verdict on two results of the same test images, with the numbers behind it."""
     found = compare(old, new)
     return {
@@ -167,8 +167,8 @@ def judge_new(folders: list[Path], old: Result, new: Result) -> NewImages | None
         return None
     found = compare_new(old, new)
     evidence = weigh(found) if found.total else None
-    judged = evidence and evidence.least
-    verdict = found.verdict(ALPHA) if judged else "too few to judge"
+    enough = evidence and evidence.least
+    verdict = found.verdict(ALPHA) if enough else "too few to judge"
     return NewImages(verdict=verdict, evidence=evidence, added=sorted(after - before))
 
 

@@ -66,7 +66,8 @@ def choose(options: argparse.Namespace) -> Network:
         return load(path.read_bytes(), str(path))
     if options.model:
         raise InputError("--repository: expected a version of it, found --model, which is a file")
-    options.stage = versions.PROD if unnamed else options.stage
+    if unnamed:
+        options.stage = versions.PROD
     repository = options.repository or "."
     found = versions.find(versions.read_tags(repository), options.stage, options.version)
     return load(versions.fetch(repository, found), *found)
