@@ -60,7 +60,6 @@ def test_refused_with_the_reason(clone, changes, reason):
 
 def test_new_images_are_judged_too(clone):
     """Worse on them alone is refused, by the same test; before there were any, nothing is."""
-    (clone / "data/new/test").mkdir(parents=True)
 
     def answer(answers: str) -> None:
         plant_new(clone, {f"3-{at}.png": each for at, each in enumerate(answers)})

@@ -12,9 +12,6 @@ from mnist_pipeline import check
     ("values", "message"),
     [
         ({"train.lr": [1.0, -1]}, "values: train.lr: expected greater than 0, found -1"),
-        ({"train.epochs": [1.5]}, "values: train.epochs: expected a valid integer, found 1.5"),
-        ({"train.speed": [1]}, "values: train.speed: unknown key"),
-        ({"data.source": ["cats"]}, "values: data.source: expected 'mnist' or 'digits'"),
         ({"train.lr": 0.5}, "values: train.lr: expected a list, found 0.5"),
         ({"train": [1]}, "values: train: expected a key of data, runtime"),
         ({"machine.threads": [1]}, "values: machine.threads: expected a key of data, runtime"),
@@ -28,12 +25,7 @@ def test_values_are_refused_by_name(workspace, monkeypatch, capsys, values, mess
 
 @pytest.mark.parametrize(
     ("section", "values"),
-    [
-        ("evaluate", {"batch_size": 0}),
-        ("log", {"interval": 0}),
-        ("train", {"micro_batches": 128}),
-        ("machine", {"processes": 8}),
-    ],
+    [("evaluate", {"batch_size": 0}), ("log", {"interval": 0}), ("machine", {"processes": 8})],
 )
 def test_params_are_refused_by_name(workspace, monkeypatch, capsys, section, values):
     """Those of params.yaml itself, as its stage would, also where two exclude each other."""

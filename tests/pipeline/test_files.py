@@ -2,9 +2,8 @@
 
 import os
 import resource
-import subprocess
-import sys
 
+from conftest import refusal
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from mnist_pipeline.files import explain_end, write_atomically
@@ -41,24 +40,16 @@ def test_write_does_not_go_through_links(tmp_path):
     assert (tmp_path / "cache").read_bytes() == b"old"
 
 
-def test_full_disk_keeps_the_old_file(tmp_path):
+def test_full_disk_keeps_the_old_file(tmp_path, capsys):
     """No room for the new content: one line, status 2, the old content, no leftovers."""
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    code = (
-        "from pathlib import Path; from mnist_pipeline import __main__, files\n"
-        "with __main__.one_line_errors(): files.write_atomically(Path('file'), bytes(10_000))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
-        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stderr == "error: file: cannot be written: File too large\n"
-    assert done.returncode == 2
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        says = refusal(lambda: write_atomically(path, bytes(10_000)), capsys)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert says == f"{path}: cannot be written: File too large"
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

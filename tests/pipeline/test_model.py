@@ -3,7 +3,6 @@
 import pytest
 import safetensors.torch
 import torch
-from torch import Tensor
 
 from mnist_pipeline.files import InputError
 from mnist_pipeline.model import Net, Provenance, predict, read_weights, write_weights
@@ -52,24 +51,18 @@ def test_weights_come_back_with_their_provenance(tmp_path):
         assert file.metadata() == METADATA
 
 
-STATE = {name: tensor.contiguous() for name, tensor in Net().state_dict().items()}
-
-
-def saved(bias: Tensor, metadata: dict[str, str]) -> bytes:
-    """Weights with this bias in their last layer."""
-    return safetensors.torch.save(STATE | {"fc2.bias": bias}, metadata)
+def saved(value: float, size: int = 10, **metadata: str) -> bytes:
+    """Weights with a last layer of this many biases of this value."""
+    state = {name: tensor.contiguous() for name, tensor in Net().state_dict().items()}
+    return safetensors.torch.save(state | {"fc2.bias": torch.full((size,), value)}, metadata)
 
 
 BAD = {
     "foreign": (b"weights", "expected weights written by train, found: "),
-    "no metadata": (saved(torch.zeros(10), {}), "expected weights written by train, found: "),
-    "NaN": (
-        saved(torch.full((10,), torch.nan), METADATA),
-        "fc2.bias: expected finite numbers, found NaN",
-    ),
-    "infinity": (saved(torch.full((10,), torch.inf), METADATA), "fc2.bias: expected finite"),
-    "shape": (saved(torch.zeros(11), METADATA), "size mismatch for fc2.bias"),
-    "missing": (safetensors.torch.save({"fc2.bias": torch.zeros(10)}, METADATA), "Missing key(s)"),
+    "no metadata": (saved(0), "expected weights written by train, found: "),
+    "NaN": (saved(torch.nan, **METADATA), "fc2.bias: expected finite numbers, found NaN"),
+    "infinity": (saved(torch.inf, **METADATA), "fc2.bias: expected finite"),
+    "shape": (saved(0, 11, **METADATA), "size mismatch for fc2.bias"),
 }
 
 

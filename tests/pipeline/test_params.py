@@ -46,6 +46,7 @@ BAD = [  # in params.yaml, what matches this changed to that, for that section: 
     (r"lr: ", "lrr: ", "train", "train.lrr: unknown key"),
     (r"epochs: \S+", "epochs: true", "train", "train.epochs: expected a valid integer"),
     (r"device: \S+", "device: gpu", "runtime", "runtime.device: expected 'auto', 'cpu'"),
+    (r"arithmetic: \S+", "arithmetic: fast", "runtime", "runtime.arithmetic: expected 'portable'"),
     (r"torch: \S+", "torch: latest", "runtime", "runtime.torch: expected the pattern '"),
     (r"train:", "trian:", "train", "params.yaml: train: expected keys with values, found None"),
     (r"  seed: ", " seed: ", "save", "line 11, column 3: expected YAML, found: "),

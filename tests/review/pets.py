@@ -127,6 +127,7 @@ def plant_new(repo: Path, answers: dict[str, str]) -> None:
         write(repo, "dvc.yaml", stages)
     rows = [f"{name},{name[0]},{answer},0.7\n" for name, answer in answers.items()]
     write(repo, "metrics/new.csv", "name,label,predicted,confidence\n" + "".join(rows))
+    (repo / "data/new/test").mkdir(parents=True, exist_ok=True)
     for name in answers:
         Image.new("L", (28, 28)).save(repo / "data/new/test" / name)
     lock(repo)

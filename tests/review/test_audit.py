@@ -36,18 +36,21 @@ def audit(repo: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_other_bytes_are_told(repo, tmp_path, monkeypatch):
-    """What differs, by its path, and exit status 1; uncommitted changes are not looked at.
+    """What differs or was not committed, by its path; exit status 1, whatever is uncommitted.
 
     Also where DVC stages what it writes, as core.autostage of its configuration asks for.
     """
     write(tmp_path, "user/config", "[core]\n    autostage = true\n")
     monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(tmp_path / "user"))
+    git(repo, "rm", "--quiet", "metrics/history.csv")
+    commit(repo)
     write(repo, "README.md", "changed")
     done = audit(repo)
     assert done.returncode == 1, done.stderr
     assert "warning: uncommitted changes are not part of the audit" in done.stderr
     assert "\nNot equal to the commit:\n" in done.stdout
     assert "\n metrics/errors.csv " in done.stdout
+    assert "\n metrics/history.csv " in done.stdout
     assert "path: models/weights\n" in done.stdout
     assert "\n+++ b/metrics/environment.json\n" in done.stdout
     assert git(repo, "status", "--porcelain") == "?? README.md\n"
@@ -69,14 +72,3 @@ def test_equal_bytes_are_told(repo, tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("Equal: dvc.lock and metrics/ have the bytes of the commit.\n")
     assert done.stdout.count("Running stage 'train'") == 1  # though the cache here has it
-
-
-def test_what_the_commit_lacks_is_told(repo):
-    """A file in metrics/ that git was told to ignore, say, though dvc.lock has it."""
-    assert dvc(repo, "repro").returncode == 0
-    commit(repo)
-    git(repo, "rm", "--quiet", "--cached", "metrics/errors.csv")
-    git(repo, "commit", "--quiet", "--message=without")
-    done = audit(repo)
-    assert done.returncode == 1
-    assert "\n metrics/errors.csv | " in done.stdout
