@@ -45,7 +45,7 @@ def images(tmp_path_factory, digits_files):
     folder = tmp_path_factory.mktemp("digits")
     for name, content in digits_files.items():
         write_atomically(folder / name, content)
-    some = read_pairs(folder / TEST_IMAGES.name, folder / TEST_LABELS.name)[0][:40].numpy()
+    some = read_pairs(folder / TEST_IMAGES.name, folder / TEST_LABELS.name)[0][:10].numpy()
     return some, [to_mnist(image.astype(np.float64)) for image in some]
 
 
@@ -60,18 +60,19 @@ def test_longer_side_and_centre(images):
     assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (20, 2)
 
 
-@pytest.mark.parametrize(("make", "least"), [("canvas", 0.95), ("photo", 0.9), ("table", 0.9)])
+@pytest.mark.parametrize(
+    ("make", "least"),
+    [
+        (lambda image, rng: encoded(canvas(image, rng), "PNG"), 0.95),
+        (lambda image, rng: photo(image, rng, EDGE // 2), 0.9),
+    ],
+    ids=["canvas", "photo"],
+)
 def test_any_place_size_and_light(images, make, least):
-    """On a canvas, and photographed, also with a table's edge, a digit is nearly what it is."""
+    """On a canvas, and photographed with a table's edge, a digit is nearly what it is."""
     rng = np.random.default_rng(0)
-    some, plain = images
-    contents = {
-        "canvas": lambda image: encoded(canvas(image, rng), "PNG"),
-        "photo": lambda image: photo(image, rng),
-        "table": lambda image: photo(image, rng, EDGE // 2),
-    }
-    found = [read_digit(io.BytesIO(contents[make](image))) for image in some]
-    assert np.mean([alike(*pair) for pair in zip(found, plain, strict=True)]) > least
+    found = [read_digit(io.BytesIO(make(image, rng))) for image in images[0]]
+    assert np.mean([alike(*pair) for pair in zip(found, images[1], strict=True)]) > least
 
 
 def test_a_thin_pencil():
@@ -141,28 +142,31 @@ NOISE = np.random.default_rng(0).integers(0, 256, (300, 300)).astype(np.uint8)
 @pytest.mark.parametrize(
     "picture",
     [
-        *(Image.new("L", (300, 200), grey) for grey in (0, 128, 255)),
+        drawing(),
         Image.new("L", (1, 1)),
         Image.fromarray(NOISE),
         Image.linear_gradient("L"),
+        drawing([(0, 0), (140, 0), (70, 230)]),
     ],
 )
 def test_no_digit(picture):
-    """Black, grey, white, a single pixel, noise, mere shade."""
+    """Paper, a single pixel, noise, mere shade; a digit in a corner, which may be the table."""
     with pytest.raises(InputError, match=digit.NOTHING):
         seen(picture)
-
-
-def test_digit_that_reaches_into_a_corner():
-    """It may be the table: it is refused."""
-    with pytest.raises(InputError, match=digit.NOTHING):
-        seen(drawing([(0, 0), (140, 0), (70, 230)]))
 
 
 def test_several_digits():
     """Two that lie apart."""
     with pytest.raises(InputError, match="expected one digit, found several"):
         seen(drawing([(50, 60), (50, 220)], [(200, 60), (200, 220)]))
+
+
+def test_too_many_pixels():
+    """One phrase, before any is decoded: here by ICO's reader, which decodes as it opens."""
+    png = encoded(Image.new("1", (7_072, 7_072)), "PNG")
+    icon = struct.pack("<HHHBBBBHHII", 0, 1, 1, 0, 0, 0, 0, 1, 32, len(png), 22) + png
+    with pytest.raises(InputError, match=r"^expected at most 50,000,000 pixels, found more$"):
+        read_digit(io.BytesIO(icon))
 
 
 def inside_iptc(content: bytes) -> bytes:

@@ -1,5 +1,6 @@
 """The version in production: served, followed, and left in service where the next one fails."""
 
+import argparse
 import os
 import shutil
 import signal
@@ -12,15 +13,14 @@ import httpx
 import psutil
 import pytest
 import torch
-from conftest import dvc, git, refusal
+from conftest import dvc, git
 from flows import clones, versions
-from prefect.logging import disable_run_logger
 from service import change, retrained, small_registry, wait_until
-from test_digit import SEVEN, drawing
 
 from mnist_pipeline.export import onnx_bytes
+from mnist_pipeline.files import InputError
 from mnist_pipeline.model import Net
-from mnist_pipeline.use import predict
+from mnist_pipeline.use import network
 
 # The app as the command line starts it, which looks several times a second.
 APP = "from mnist_pipeline.use import app; app.EVERY = 0.3; app.main()"
@@ -38,17 +38,17 @@ def origin(tmp_path, monkeypatch):
     monkeypatch.setattr(clones, "HOME", tmp_path / "home")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     origin = small_registry(tmp_path, model(0))
-    with disable_run_logger():
-        assert retrained(origin) == "main, mnist-cnn@v1.0.0"
-        yield origin
+    assert retrained(origin) == "main, mnist-cnn@v1.0.0"
+    return origin
 
 
 @contextmanager
 def app(origin, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The app on a free port, following production; its process and its address."""
-    command = [sys.executable, "-uc", APP, "--repository", str(origin), "--stage", "prod"]
+    options = ["--repository", str(origin), "--stage", "prod", "--port", "0"]
+    command = [sys.executable, "-uc", APP, *options]
     with subprocess.Popen(
-        [*command, "--port", "0"],
+        command,
         env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -145,19 +145,16 @@ def test_kill_in_mid_fetch(origin, tmp_path):
         serves(url, "v1.0.1")
 
 
-def test_predict_with_a_version(origin, tmp_path, monkeypatch, capsys):
-    """--stage (prod) or --version of a repository; the refusal of others names what there is."""
-    change(origin, source=model(1))
-    retrained(origin)
-    picture = tmp_path / "seven.png"
-    drawing(SEVEN).save(picture)
-    answers = []
-    for words in ([], ["--stage", "prod"], ["--version", "v1.0.1"], ["--version", "v1.0.0"]):
-        monkeypatch.setattr(sys, "argv", ["", str(picture), "--repository", str(origin), *words])
-        with pytest.raises(SystemExit, match="0"):
-            predict.main()
-        answers.append(capsys.readouterr().out)
-    assert answers[0] == answers[1] == answers[2] != answers[3]
-    monkeypatch.setattr(sys, "argv", ["", "x", "--repository", str(origin), "--stage", "dev"])
+def test_a_version_by_name_or_stage(origin):
+    """That in production, or any; the refusal of others names what there is."""
+
+    def chosen(*words: str) -> str:
+        network.add_options(parser := argparse.ArgumentParser())
+        options = parser.parse_args(["--repository", str(origin), *words])
+        return network.choose(options).version
+
+    git(origin, "tag", "--annotate", "--message=by hand", "mnist-cnn@v1.0.1", "main")
+    assert [chosen(), chosen("--version", "v1.0.1")] == ["v1.0.0", "v1.0.1"]
     expected = "dev: expected a version of mnist-cnn or its stage; there are: v1.0.0, v1.0.1"
-    assert refusal(predict.main, capsys) == expected
+    with pytest.raises(InputError, match=expected):
+        chosen("--stage", "dev")
