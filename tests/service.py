@@ -213,6 +213,15 @@ class Service:
         path = f"deployments/{self.deployment(name)['id']}/create_flow_run"
         return str(self.api("POST", path, parameters=parameters)["id"])
 
+    def cancel(self, run: str) -> None:
+        """What the dashboard's button does."""
+        cancelling = {"type": "CANCELLING", "name": "Cancelling"}
+        self.api("POST", f"flow_runs/{run}/set_state", state=cancelling)
+
+    def runs(self, flow: str) -> Any:
+        """Every run of a flow."""
+        return self.api("POST", "flow_runs/filter", flows={"name": {"any_": [flow]}})
+
     def state(self, run: str) -> Any:
         """A run's state: type, name, message."""
         return self.api("GET", f"flow_runs/{run}")["state"]

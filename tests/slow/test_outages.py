@@ -111,8 +111,7 @@ def test_tick_during_a_run_is_cancelled(service):
     assert state["message"] == "Deployment concurrency limit reached."
     assert service.state(first)["type"] == "RUNNING"
     family = service.family_of(first)
-    cancelling = {"type": "CANCELLING", "name": "Cancelling"}
-    service.api("POST", f"flow_runs/{first}/set_state", state=cancelling)
+    service.cancel(first)
     assert psutil.wait_procs(family, timeout=30)[1] == []
     service.wait(first, "CANCELLED", seconds=60)
     works(service)

@@ -22,9 +22,7 @@ CASES = [  # signal, its target, the line of output after which it comes, epochs
     (TERM, "dvc", "Running stage 'train'", 0),
     (TERM, "dvc", "Running stage 'save'", 0),
     (TERM, "stage", "Train Epoch: 2 [", 1),
-    (TERM, "stage", "Train Epoch: 4 [", 3),
     (KILL, "dvc", "Running stage 'download'", 0),
-    (KILL, "dvc", "Train Epoch: 4 [", 3),
     (KILL, "stage", "Train Epoch: 1 [", 0),
     (KILL, "stage", "Running stage 'evaluate'", 0),
 ]

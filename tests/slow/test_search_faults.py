@@ -37,7 +37,7 @@ def start(service: Service, grid: dict[str, list[Any]], **parameters: Any) -> st
 
 def trials(service: Service, *states: str) -> list[Any]:
     """The runs of trials, those in one of these states, or all."""
-    found = service.api("POST", "flow_runs/filter", flows={"name": {"any_": ["trial"]}})
+    found = service.runs("trial")
     return [run for run in found if not states or run["state"]["type"] in states]
 
 
@@ -133,8 +133,7 @@ def test_cancelled_in_the_dashboard(service):
     search = start(service, LONG | {"train.seed": [1, 2, 3]}, parallel=3)
     (run,) = wait_until(lambda: training(service), 180, "a trial trains")
     family = service.family_of(run["id"])
-    cancelling = {"type": "CANCELLING", "name": "Cancelling"}
-    service.api("POST", f"flow_runs/{search}/set_state", state=cancelling)
+    service.cancel(search)
     service.wait(search, "CANCELLED", seconds=60)
     assert psutil.wait_procs(family, timeout=30)[1] == []
     wait_until(lambda: len(trials(service, "CANCELLED")) == 3, 60, "all trials are cancelled")
@@ -152,8 +151,7 @@ def test_two_hundred_trials_do_not_hinder_a_retraining(service):
     assert len(trials(service, "COMPLETED")) <= 3
     before = len(experiments(service))
     wait_until(lambda: len(experiments(service)) > before, 120, "trials go on")
-    cancelling = {"type": "CANCELLING", "name": "Cancelling"}
-    service.api("POST", f"flow_runs/{search}/set_state", state=cancelling)
+    service.cancel(search)
     service.wait(search, "CANCELLED", seconds=120)
 
 
