@@ -242,6 +242,16 @@ def undisturbed(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
+@pytest.fixture
+def origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small repository whose stages can be published, and a place for its clones."""
+    from flows import clones  # noqa: PLC0415 (slow)
+    from service import small_registry  # noqa: PLC0415
+
+    monkeypatch.setattr(clones, "HOME", tmp_path / "home")
+    return small_registry(tmp_path)
+
+
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A Prefect server with the deployments, and two workers as on two machines.

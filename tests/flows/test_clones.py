@@ -7,49 +7,42 @@ import subprocess
 import pytest
 from conftest import dvc, git
 from flows import clones
-from service import small_registry
 
 from mnist_pipeline.files import InputError
 from mnist_pipeline.review import git as clones_git
 
 
-def test_clones_of_ended_runs_are_removed(tmp_path, monkeypatch):
+def test_clones_of_ended_runs_are_removed(tmp_path, origin):
     """At the run's end, or at the next run's start if it was killed; those of living runs stay."""
-    monkeypatch.setattr(clones, "HOME", tmp_path / "home")
-    origin = str(small_registry(tmp_path))
     with subprocess.Popen(["true"]) as gone:
         gone.wait()
-    with clones.temporary_clone(origin, "main") as living:
+    with clones.temporary_clone(str(origin), "main") as living:
         assert git(living, "rev-parse", "HEAD") == git(tmp_path / "seed", "rev-parse", "main")
         assert dvc(living, "cache", "dir").stdout.strip() == str(tmp_path / "home/cache")
         assert living.parent == tmp_path / "home/clones" / platform.node()
         killed = living.with_name(f"{gone.pid}-x")
         killed.mkdir()
-        with clones.temporary_clone(origin, "main"):
+        with clones.temporary_clone(str(origin), "main"):
             assert living.exists()
             assert not killed.exists()
     assert not living.exists()
 
 
-@pytest.mark.parametrize("configured", [True, False])
-def test_clones_of_a_checkout_share_its_cache(tmp_path, monkeypatch, configured):
+@pytest.mark.usefixtures("origin")
+def test_clones_of_a_checkout_share_its_cache(tmp_path):
     """Wherever that is: beside the checkout's files, or where its configuration says."""
-    monkeypatch.setattr(clones, "HOME", tmp_path / "home")
-    small_registry(tmp_path)
-    cache = tmp_path / "disk" if configured else tmp_path / "seed/.dvc/cache"
-    if configured:
-        dvc(tmp_path / "seed", "config", "--local", "cache.dir", "../disk")
-    with clones.temporary_clone(str(tmp_path / "seed"), "main") as folder:
-        assert dvc(folder, "cache", "dir").stdout.strip() == str(cache)
+    checkout = tmp_path / "seed"
+    with clones.temporary_clone(str(checkout), "main") as folder:
+        assert dvc(folder, "cache", "dir").stdout.strip() == str(checkout / ".dvc/cache")
+    dvc(checkout, "config", "--local", "cache.dir", "../disk")
+    assert clones.find_cache(checkout / ".dvc").resolve() == tmp_path / "disk"
 
 
-def test_users_git_does_not_reach_clones(tmp_path, monkeypatch):
+def test_users_git_does_not_reach_clones(origin):
     """Whoever signs, has hooks or another name for origin: a clone commits all the same, and tags.
 
     Its files have the bytes of the commit, whatever the user's git does to the ends of lines.
     """
-    monkeypatch.setattr(clones, "HOME", tmp_path / "home")
-    origin = small_registry(tmp_path)
     with clones.temporary_clone(str(origin), "main") as folder:
         clones.git(folder, "commit", "--quiet", "--allow-empty", "--message=x")
         clones.git(folder, "tag", "--annotate", "--message=x", "x")

@@ -1,7 +1,5 @@
 """Collecting: what waits in the spool becomes one commit on a branch; nothing lost or twice."""
 
-from contextlib import contextmanager
-
 import pytest
 from conftest import git
 from flows import clones, collect
@@ -97,32 +95,6 @@ def test_failed_push_loses_nothing(origin):
     assert waiting() == 0
 
 
-def test_two_collectors(origin, monkeypatch):
-    """One pushes while the other is at work: this one starts over, and adds the rest."""
-    correct(1)
-    push, others = collect.push, []
-
-    def interrupted(folder, paths):
-        done = collect.add
-        if not others:
-            others.append(True)
-
-            def late(*words):
-                monkeypatch.setattr(collect, "add", done)
-                correct(2)
-                others.append(empty(origin))
-                return done(*words)
-
-            monkeypatch.setattr(collect, "add", late)
-        return push(folder, paths)
-
-    monkeypatch.setattr(collect, "push", interrupted)
-    empty(origin)
-    assert others[1].endswith(": 2 images")
-    assert proposed(origin, others[1].partition(":")[0]) == names(1, 2)
-    assert waiting() == 0
-
-
 def test_others_always_push_first(origin, monkeypatch):
     """After three attempts it ends as Refused, and the spool stays."""
 
@@ -137,11 +109,33 @@ def test_others_always_push_first(origin, monkeypatch):
     assert waiting() == 1
 
 
+def meanwhile(monkeypatch, name: str, happens) -> None:
+    """Something happens once, as the collector calls one of its functions."""
+    plain = getattr(collect, name)
+
+    def interrupted(*words):
+        monkeypatch.setattr(collect, name, plain)
+        happens()
+        return plain(*words)
+
+    monkeypatch.setattr(collect, name, interrupted)
+
+
+def test_two_collectors(origin, monkeypatch):
+    """One pushes while the other is at work: this one starts over, and adds the rest."""
+    correct(1)
+    others = []
+    meanwhile(monkeypatch, "add", lambda: (correct(2), others.append(empty(origin)), correct(3)))
+    branch, _, what = empty(origin).partition(": ")
+    assert [what, *others] == ["1 images", f"{branch}: 2 images"]
+    assert proposed(origin, branch) == names(1, 2, 3)
+    assert waiting() == 0
+
+
 def test_correction_meanwhile_stays(origin, monkeypatch):
     """What comes while a collector is at work waits for the next one."""
     correct(1)
-    push = collect.push
-    monkeypatch.setattr(collect, "push", lambda *words: (correct(2), push(*words))[1])
+    meanwhile(monkeypatch, "push", lambda: correct(2))
     assert empty(origin).endswith(": 1 images")
     assert waiting() == 1
 
@@ -149,28 +143,7 @@ def test_correction_meanwhile_stays(origin, monkeypatch):
 def test_label_changed_meanwhile_is_the_one_that_counts(origin, monkeypatch):
     """Whoever corrects a correction while the clone is made loses nothing."""
     correct(1)
-    plain = collect.temporary_clone
-
-    @contextmanager
-    def slow(*words):
-        correct(1, label=5)
-        with plain(*words) as folder:
-            yield folder
-
-    monkeypatch.setattr(collect, "temporary_clone", slow)
+    meanwhile(monkeypatch, "temporary_clone", lambda: correct(1, label=5))
     branch = empty(origin).partition(":")[0]
     assert proposed(origin, branch) == names(1, label=5)
     assert waiting() == 0
-
-
-def test_spool(origin):
-    """The last label counts; a full spool is refused, but not another label for what waits."""
-    correct(1, 2)
-    correct(1, label=5)
-    assert sorted(path.name for path in spool.SPOOL.glob("*")) == sorted(
-        [*names(2), *names(1, label=5)]
-    )
-    spool.keep(image(1), 6, most=2)
-    with pytest.raises(InputError, match="expected fewer than 2 corrections"):
-        spool.keep(image(3), 6, most=2)
-    assert waiting() == 2

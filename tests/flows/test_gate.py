@@ -1,7 +1,5 @@
 """The gate before publishing: closed to whatever is missing or odd, and exact about worse."""
 
-import math
-
 import pytest
 from conftest import git
 from flows.gate import approve
@@ -28,15 +26,14 @@ def change(clone, test_set: str = "", **changes) -> None:
 @pytest.mark.parametrize(
     ("changes", "alpha", "verdict"),
     [
-        ({}, 0.05, "not significantly worse than the published model: 0 fixed, 0 broken, p = 1"),
-        ({"fixed": 18}, 0.05, "18 fixed, 0 broken"),
+        ({"fixed": 18}, 0.05, "not significantly worse than the published model: 18 fixed, 0"),
         ({"broken": 5}, 0.05, "0 fixed, 5 broken, p = 0.0625"),
         ({"broken": 6}, 0.01, "0 fixed, 6 broken, p = 0.0312"),
         ({"test_set": OTHER_IMAGES}, 0.05, "not comparable"),
     ],
 )
 def test_not_significantly_worse_passes(clone, changes, alpha, verdict):
-    """The same, better, or worse by what may be chance; a branch may have another test set."""
+    """Better, or worse by what may be chance; a branch may have another test set."""
     change(clone, **changes)
     assert verdict in approve(clone, "branch", alpha)
 
@@ -48,11 +45,10 @@ def test_not_significantly_worse_passes(clone, changes, alpha, verdict):
         ({"broken": 500}, r"accuracy 0.45 is below save.min_accuracy = 0.5"),
         ({"test_set": OTHER_IMAGES}, "not comparable"),
         ({"dry_run": True}, "a dry run"),
-        ({"loss": math.nan}, r"metrics/metrics.json: "),
     ],
 )
 def test_refused_with_the_reason(clone, changes, reason):
-    """Worse, poor, not comparable (on main), a dry run, or not finite."""
+    """Worse, poor, not comparable (on main), or a dry run."""
     change(clone, **changes)
     with pytest.raises(InputError, match=reason):
         approve(clone, "main", 0.05)
@@ -76,9 +72,9 @@ def test_new_images_are_judged_too(clone):
         approve(clone, "main", 0.05)
 
 
-@pytest.mark.parametrize("name", ["metrics/metrics.json", "metrics/errors.csv"])
-def test_missing_file_is_refused(clone, name):
+def test_missing_file_is_refused(clone):
     """In the new result; and in the published one, which should have it with its dvc.lock."""
+    name = "metrics/errors.csv"
     git(clone, "rm", "--quiet", "--cached", name)
     git(clone, "commit", "--quiet", "--message=gone")
     with pytest.raises(InputError, match="the published result is incomplete"):
@@ -86,19 +82,3 @@ def test_missing_file_is_refused(clone, name):
     (clone / name).unlink()
     with pytest.raises(InputError, match=f"{name}: expected a file"):
         approve(clone, "branch", 0.05)
-
-
-def test_published_result_that_was_edited_is_refused(clone):
-    """There is nothing sound to compare with."""
-    (clone / "metrics/errors.csv").write_text("index,label,predicted,confidence\n")
-    git(clone, "commit", "--quiet", "--all", "--message=fewer errors")
-    plant(clone)
-    with pytest.raises(InputError, match=r"the published result .*errors.csv: edited by hand"):
-        approve(clone, "branch", 0.05)
-
-
-def test_first_publication_says_so(clone):
-    """Nothing was ever published: no dvc.lock at the tip."""
-    git(clone, "rm", "--quiet", "-r", "--cached", "dvc.lock", "metrics")
-    git(clone, "commit", "--quiet", "--message=never")
-    assert approve(clone, "main", 0.05).startswith("the first publication")

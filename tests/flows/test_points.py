@@ -62,16 +62,17 @@ def test_tpe_learns_from_what_it_is_told():
 
 
 @pytest.mark.parametrize(
-    ("grid", "message"),
+    ("grid", "sampler", "message"),
     [
-        ({"train.lr": {"low": 2, "high": 1}}, "grid: train.lr: `low <= high` must hold"),
-        (RANGES, "sampler: expected random or tpe for a range, found grid"),
+        ({"train.lr": {"low": 2, "high": 1}}, "tpe", "grid: train.lr: `low <= high` must hold"),
+        (RANGES, "grid", "sampler: expected random or tpe for a range, found grid"),
+        (RANGES, "random", "trials: expected a number, since only a grid has an end"),
     ],
 )
-def test_refused_before_any_trial(grid, message):
+def test_refused_before_any_trial(grid, sampler, message):
     """One line that names the key, what was expected and what was found."""
     with pytest.raises(InputError, match=f"^{message}"):
-        points(grid, "grid")
+        points(grid, sampler)
 
 
 @pytest.mark.parametrize(
@@ -86,12 +87,6 @@ def test_values_are_those_of_the_clone(grid, message):
     grid = {"train.seed": [1]} | grid
     with pytest.raises(InputError, match=f"^values: {message}$"):
         check(ROOT, TypeAdapter(Grid).validate_python(grid))
-
-
-def test_ranges_have_no_end():
-    """Random and TPE must be told how many points to take."""
-    with pytest.raises(InputError, match=r"^trials: expected a number"):
-        points(RANGES, "random")
 
 
 @pytest.mark.parametrize("grid", [{}, {"train.lr": []}, {"train.lr": {"low": 1}}, {"lr": [1]}])

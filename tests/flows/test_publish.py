@@ -1,80 +1,74 @@
 """Publishing: data before the commit, one commit for one result, never by force."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import pytest
 from conftest import dvc, git
 from flows import clones
 from flows.publish import push
-from service import change, small_registry
+from service import change
 
 from mnist_pipeline.files import InputError
 
 
-@pytest.fixture
-def origin(tmp_path, monkeypatch):
-    """A repository that was never run yet."""
-    monkeypatch.setattr(clones, "HOME", tmp_path / "home")
-    return small_registry(tmp_path)
-
-
-def publish(origin, result: str, where: str) -> str | None:
-    """Run the stage in a new clone, and push what came out."""
+@contextmanager
+def clone(origin: Path, result: str = "7") -> Iterator[Path]:
+    """A run's clone, whose stages have made this result."""
     with clones.temporary_clone(str(origin), "main") as folder:
-        run(folder, result)
-        return push(folder, "main", where, "better")
+        (folder / "source").write_text(result)
+        assert dvc(folder, "repro").returncode == 0
+        yield folder
 
 
-def run(folder, result: str) -> None:
-    """What the stages do to a clone."""
-    (folder / "source").write_text(result)
-    assert dvc(folder, "repro").returncode == 0
-
-
-def branches(origin) -> dict[str, str]:
-    """Branch → commit of a bare repository."""
-    words = git(origin, "for-each-ref", "--format=%(refname:short) %(objectname)").split()
-    return dict(zip(words[::2], words[1::2], strict=True))
+@contextmanager
+def refused(origin: Path, reason: str) -> Iterator[None]:
+    """Nothing is published, neither a commit nor a tag, and git or DVC says why."""
+    before = git(origin, "for-each-ref")
+    with pytest.raises(InputError, match=reason):
+        yield
+    assert git(origin, "for-each-ref") == before
 
 
 def test_the_same_result_is_one_branch(origin):
     """A second run with the same result pushes nothing; another result is another branch."""
-    first, second, other = (publish(origin, result, "branch") for result in ("7", "7", "8"))
+    pushed = []
+    for result in ("7", "7", "8"):
+        with clone(origin, result) as folder:
+            pushed.append(push(folder, "main", "branch", "better"))
+    first, second, other = pushed
     assert first == second != other
-    assert branches(origin).keys() == {"main", first, other}
+    assert {*git(origin, "branch", "--format=%(refname:short)").split()} == {"main", first, other}
     assert first.startswith("retrain/")
 
 
 def test_only_what_is_there_is_called_pushed(origin):
     """Where git cannot make the branch, or there is none to push to, nothing is published."""
     git(origin, "branch", "retrain", "main")  # so that no retrain/… can be made
-    before = branches(origin)
-    with pytest.raises(InputError, match="cannot lock ref"):
-        publish(origin, "7", "branch")
-    with clones.temporary_clone(str(origin), tip := before["main"]) as folder:
-        run(folder, "7")
-        with pytest.raises(InputError, match=f"branch: expected one of origin's, found {tip}"):
+    with clone(origin) as folder:
+        tip = git(origin, "rev-parse", "main").strip()
+        with refused(origin, f"branch: expected one of origin's, found {tip}"):
             push(folder, tip, "main", "better")
-    assert branches(origin) == before
+        with refused(origin, "cannot lock ref"):
+            push(folder, "main", "branch", "better")
 
 
 def test_main_that_moved_is_not_forced(origin):
     """Somebody else's commit stays; of ours neither commit nor tag appears."""
-    with clones.temporary_clone(str(origin), "main") as folder:
+    with clone(origin) as folder:
         change(origin, README="theirs")
-        theirs = branches(origin)
-        run(folder, "7")
+        theirs = git(origin, "for-each-ref")
         assert push(folder, "main", "main", "better") is None
-    assert branches(origin) == theirs
+    assert git(origin, "for-each-ref") == theirs
 
 
-def test_without_a_dvc_remote_nothing_is_published(origin):
-    """No commit may refer to data that is nowhere."""
-    before = branches(origin)
-    with clones.temporary_clone(str(origin), "main") as folder:
+def test_no_data_nothing_published(origin):
+    """Without a DVC remote, or where it refuses: no commit may refer to data that is nowhere."""
+    with clone(origin) as folder:
         assert dvc(folder, "remote", "remove", "store").returncode == 0
-        run(folder, "7")
-        with pytest.raises(InputError, match=r"dvc push: .*remote"):
-            push(folder, "main", "branch", "better")
-    assert branches(origin) == before
+        with refused(origin, r"dvc push: .*remote"):
+            push(folder, "main", "main", "better")
 
 
 def test_remote_that_refuses_the_push(origin):
@@ -82,7 +76,5 @@ def test_remote_that_refuses_the_push(origin):
     hook = origin / "hooks/pre-receive"
     hook.write_text("#!/bin/sh\necho main is protected >&2\nexit 1\n")
     hook.chmod(0o755)
-    before = branches(origin)
-    with pytest.raises(InputError, match=r"git push: [\s\S]*main is protected"):
-        publish(origin, "7", "main")
-    assert branches(origin) == before
+    with clone(origin) as folder, refused(origin, r"git push: [\s\S]*main is protected"):
+        push(folder, "main", "main", "better")

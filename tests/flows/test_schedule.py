@@ -5,10 +5,13 @@ import subprocess
 from urllib.request import proxy_bypass
 
 import pytest
-from conftest import python
-from flows import schedule
+from conftest import refusal
+from flows import schedule, server
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from mnist_pipeline.files import InputError
+
+NOWHERE = "http://127.0.0.1:9/api"
 
 
 def test_port_must_be_a_free_one():
@@ -40,14 +43,12 @@ def test_server_that_ends_is_not_waited_for():
         schedule.wait_for_health(server)
 
 
-def test_where_no_server_answers_nothing_is_installed():
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [("", "a server's address, found none"), (NOWHERE, f"a server at {NOWHERE}: ")],
+)
+def test_where_no_server_answers_nothing_is_installed(capsys, url, expected):
     """One line, as for any bad input; also where none is named, and Prefect would start one."""
-    done = python("-m", "flows.server", PREFECT_API_URL="")
-    expected = "error: PREFECT_API_URL: expected a server's address, found none\n"
-    assert (done.returncode, done.stderr) == (2, expected)
-    port = schedule.free_port("0")
-    url = f"http://127.0.0.1:{port}/api"
-    done = python("-m", "flows.server", PREFECT_API_URL=url)
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"error: PREFECT_API_URL: expected a server at {url}: ")
-    assert len(done.stderr.splitlines()) == 1
+    with temporary_settings({PREFECT_API_URL: url}):
+        said = refusal(server.main, capsys)
+    assert said.startswith(f"PREFECT_API_URL: expected {expected}")

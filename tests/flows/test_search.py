@@ -11,7 +11,7 @@ import pandas as pd
 import psutil
 import pytest
 from conftest import copy_of_project, dvc, fresh_copy, git, python
-from flows.search import check_ranking
+from flows import clones, search
 from service import Service, bare, repository
 
 from mnist_pipeline.files import InputError
@@ -57,10 +57,8 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trials(service: Service) -> dict[str, list[Any]]:
     """Name → runs of every trial that was ordered so far."""
-    deployment = {"name": {"any_": ["search"]}}
-    flow = {"name": {"any_": ["trial"]}}
     found: dict[str, list[Any]] = {}
-    for run in service.api("POST", "flow_runs/filter", flows=flow, deployments=deployment):
+    for run in service.runs("trial"):
         found.setdefault(run["name"], []).append(run)
     return found
 
@@ -144,16 +142,12 @@ def test_search_from_the_dashboard_proposes_the_best(service, origin, done):
     assert {"dvc.lock", "params.yaml", "metrics/history.csv"} <= {*changed}
 
 
-def test_refused_before_any_trial(service, done):
+def test_refused_before_any_trial(origin, tmp_path, monkeypatch):
     """What only the schemas of params.yaml can see: the run ends as Refused and says why."""
-    before = trials(service)
-    run = service.run("search/manual", grid={"train.lr": [-1.0]})
-    state = service.wait(run, "FAILED")
-    assert (state["name"], state["message"]) == (
-        "Refused",
-        "values: train.lr: expected greater than 0, found -1.0",
-    )
-    assert trials(service).keys() == before.keys()
+    monkeypatch.setattr(clones, "HOME", tmp_path)
+    state = search.search.fn({"train.lr": [-1.0]}, str(origin))
+    said = "values: train.lr: expected greater than 0, found -1.0"
+    assert (state.name, state.message) == ("Refused", said)
 
 
 @pytest.mark.parametrize(
@@ -169,8 +163,8 @@ def test_search_that_would_be_in_vain_is_refused(tmp_path, grid, share, publish,
     repository(tmp_path, {"params.yaml": ""})
     params = {"train": {"validation_fraction": share}}
     with pytest.raises(InputError, match=says):
-        check_ranking(tmp_path, grid, params, publish)
-    check_ranking(tmp_path, {"train.validation_fraction": [0.1]}, params, "none")
+        search.check_ranking(tmp_path, grid, params, publish)
+    search.check_ranking(tmp_path, {"train.validation_fraction": [0.1]}, params, "none")
 
 
 def test_search_with_nothing_prepared(tmp_path):

@@ -5,17 +5,19 @@ from unittest.mock import Mock
 import pytest
 from conftest import dvc, git
 from flows import stages
+from flows.coordinator import fetch
+from flows.retrain import publish_result
+from flows.trial import push_experiment
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Failed
-from service import small_registry
 
 from mnist_pipeline.files import InputError
 
 
 @pytest.mark.parametrize(("remote", "flags"), [(True, ["--force", "--pull"]), (False, ["--force"])])
-def test_failed_stage_is_the_last(tmp_path, monkeypatch, remote, flags):
+def test_failed_stage_is_the_last(origin, tmp_path, monkeypatch, remote, flags):
     """Refused where it would fail again. DVC pulls where it has a remote; else that would fail."""
-    git(tmp_path, "clone", "--quiet", str(small_registry(tmp_path)), "clone")
+    git(tmp_path, "clone", "--quiet", str(origin), "clone")
     if not remote:
         assert dvc(tmp_path / "clone", "remote", "remove", "store").returncode == 0
     for fault, end in ((InputError("boom"), "Refused"), (RuntimeError("boom"), "Failed")):
@@ -33,11 +35,12 @@ def test_download_and_train_are_tried_again():
     assert (download.retries, download.retry_delay_seconds) == (4, [5, 20, 60, 180])
     assert train.retries == 1
     assert download.retry_condition_fn == train.retry_condition_fn == stages.may_help
-    assert [task.retries for task in others] == [0, 0]
+    assert [task.retries for task in (*others, publish_result)] == [0, 0, 0]
     ends = [Failed(data=fault("boom")) for fault in (RuntimeError, InputError)]
     assert [stages.may_help(train, None, end) for end in ends] == [True, False]
 
 
 def test_dvc_alone_decides_what_to_run():
-    """No result of Prefect's takes a stage's place."""
-    assert all(task.cache_policy == NO_CACHE for task in stages.STAGES)
+    """No result of Prefect's takes a task's place."""
+    tasks = (*stages.STAGES, publish_result, push_experiment, fetch)
+    assert all(task.cache_policy == NO_CACHE for task in tasks)

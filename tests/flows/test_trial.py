@@ -18,13 +18,18 @@ STAGES = """stages:
 """
 
 
-@pytest.fixture
-def origin(tmp_path, monkeypatch):
-    """A repository with these stages, and its remote; clones out of the way."""
+@pytest.fixture(autouse=True)
+def _out_of_a_run(tmp_path, monkeypatch):
+    """No server is asked, and clones are out of the way."""
     monkeypatch.setattr(clones, "HOME", tmp_path / "home")
     monkeypatch.setattr(trial, "push_experiment", trial.push_experiment.fn)
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory):
+    """A repository with these stages, and its remote."""
     texts = {"dvc.yaml": STAGES, "params.yaml": "train: {lr: 1.0}\n"}
-    seed = repository(tmp_path / "seed", texts)
+    seed = repository(tmp_path_factory.mktemp("trial") / "seed", texts)
     assert dvc(seed, "repro").returncode == 0
     origin = bare(seed)
     assert dvc(seed, "push").returncode == 0
@@ -40,14 +45,15 @@ def test_pushes_data_and_an_experiment(origin, tmp_path, monkeypatch, exported):
         return Completed() if exported else refused("save: error: too bad")
 
     monkeypatch.setattr(trial, "run_stages", run_stages)
-    state = trial.trial.fn(str(origin), "main", {"train.lr": 0.25}, "trial-x")
+    name = f"trial-{exported}"
+    state = trial.trial.fn(str(origin), "main", {"train.lr": 0.25}, name)
     assert state.is_completed()
-    assert state.message == "trial-x" + ", without a model: save: error: too bad" * (not exported)
+    assert state.message == name + ", without a model: save: error: too bad" * (not exported)
 
     git(tmp_path, "clone", "--quiet", str(origin), "elsewhere")
     elsewhere = tmp_path / "elsewhere"
-    assert dvc(elsewhere, "exp", "pull", "origin", "trial-x").returncode == 0
-    assert dvc(elsewhere, "exp", "apply", "trial-x").returncode == 0
+    assert dvc(elsewhere, "exp", "pull", "origin", name).returncode == 0
+    assert dvc(elsewhere, "exp", "apply", name).returncode == 0
     for path in ("model", "metrics/metrics.json"):
         assert "lr: 0.25" in (elsewhere / path).read_text()
     # Without a model of its own, main's lies there, and DVC says that save is to run.
@@ -67,15 +73,13 @@ def test_a_killed_save_ends_the_trial(origin, monkeypatch):
     """With its reason; nothing is pushed."""
     end = Failed(message="save: exited with -9")
     monkeypatch.setattr(trial, "run_stages", lambda *_, **__: end)
-    state = trial.trial.fn(str(origin), "main", {"train.lr": 0.25}, "trial-x")
+    state = trial.trial.fn(str(origin), "main", {"train.lr": 0.25}, "trial-y")
     assert (state.name, state.message) == (end.name, end.message)
-    assert git(origin, "for-each-ref", "refs/exps") == ""
+    assert "trial-y" not in git(origin, "for-each-ref", "refs/exps")
 
 
 def test_an_unknown_key_is_refused(origin):
     """In one line, before any stage runs."""
-    state = trial.trial.fn(str(origin), "main", {"train.rate": 0.25}, "trial-x")
-    assert (state.name, state.message) == (
-        "Refused",
-        "overrides: params.yaml has no key train.rate",
-    )
+    state = trial.trial.fn(str(origin), "main", {"train.rate": 0.25}, "trial-z")
+    said = "overrides: params.yaml has no key train.rate"
+    assert (state.name, state.message) == ("Refused", said)
