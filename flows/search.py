@@ -143,7 +143,8 @@ def main() -> None:
         print(f"Workers of the pool {POOL}: {online()}")
         with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 30}):
             state = search(**options, return_state=True)
-        sys.exit(0 if state.is_completed() else 1)
+        sys.exit({"Completed": 0, "Refused": 2}.get(str(state.name), 1))
+    check(ROOT, options["grid"])  # before a server starts
     warn_of_changes("the search")
     port, log = free_port("0"), BUILD / "service.log"
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import pandas as pd
 import psutil
 import pytest
-from conftest import copy_of_project, dvc, fresh_copy, git, python
+from conftest import copy_of_project, dvc, fresh_copy, git, python, refusal
 from flows import clones, search
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from service import Service, bare, repository
 
 from mnist_pipeline.files import InputError
@@ -148,6 +150,14 @@ def test_refused_before_any_trial(origin, tmp_path, monkeypatch):
     state = search.search.fn({"train.lr": [-1.0]}, str(origin))
     said = "values: train.lr: expected greater than 0, found -1.0"
     assert (state.name, state.message) == ("Refused", said)
+
+
+def test_refused_before_a_server_starts(monkeypatch, capsys):
+    """Where this machine is to search by itself, too: one line, and exit status 2."""
+    monkeypatch.setattr(search, "service", lambda *_, **__: pytest.fail("it was started"))
+    monkeypatch.setattr(sys, "argv", ["", '{"train.speed": [1]}'])
+    with temporary_settings({PREFECT_API_URL: ""}):
+        assert refusal(search.main, capsys) == "values: train.speed: unknown key"
 
 
 @pytest.mark.parametrize(
