@@ -86,7 +86,7 @@ def draw(strokes: list[Stroke], smooth: bool, rng: np.random.Generator) -> NDArr
         pen.line(line, fill=0, width=width, joint="curve")
         for x, y in (line[0], line[-1]):
             pen.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=0)
-    return to_mnist(np.asarray(sheet, dtype=np.float64))
+    return to_mnist(sheet)
 
 
 def corrections() -> Iterator[tuple[str, int, NDArray[np.uint8]]]:

@@ -56,7 +56,7 @@ def test_bad_pictures_do_not_stop_the_others(pictures, monkeypatch, capsys):
     assert said.err.splitlines() == [
         "error: none.png: No such file or directory",
         "error: notes.txt: expected a picture such as JPEG or PNG, found something else",
-        "error: empty.png: expected a digit on paper that fills the picture, found none",
+        "error: empty.png: expected a digit, found none",
     ]
 
 

@@ -23,13 +23,15 @@ Image.MAX_IMAGE_PIXELS = PIXELS // 2  # above which Pillow warns; it refuses twi
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 Image.init()
 Image.ID.remove("EPS")  # a program, which Pillow would let Ghostscript run; IPTC may hold one, too
-WORKING = 400  # pixels of the longer side: enough to see a digit
-FAINT = 12  # of 255: less contrast is no digit
-STEP = 8  # pixels: so many points are enough to see the light
-REACH = 16  # of them: half the gap that a broken stroke may have
+WORKING = 400  # pixels of the longer side, to which every picture is brought
+NARROW, WIDE = (21, 41, 81), 101  # of them: widths of strokes, and what no stroke reaches
+BLUR = 1.6  # of them: a standard deviation
+DARK = 32  # of 255, added everywhere: in the dark, differences mean little
+FAINT = 0.06  # of the paper's light: less contrast is no digit
+REACH = 16  # pixels: half the gap that a broken stroke may have
 ANOTHER = 0.4  # of the largest part's ink: as much is another digit
 DIRT = 0.03  # of the largest part's size: less is dirt
-NOTHING = "expected a digit on paper that fills the picture, found none"
+NOTHING = "expected a digit, found none"
 
 Grey = NDArray[np.float64]  # (H, W)
 
@@ -44,8 +46,7 @@ def read_digit(file: Path | BinaryIO) -> NDArray[np.uint8]:
     grey = np.asarray(picture)
     if grey.shape == (SIDE, SIDE) and 0.5 < (grey == 0).mean() < 1:
         return grey  # white on black: of each of MNIST's images at least 55 % is black
-    picture.thumbnail((WORKING, WORKING), Image.Resampling.BOX)
-    return to_mnist(np.asarray(picture, dtype=np.float64))
+    return to_mnist(picture)
 
 
 def read_picture(file: Path | BinaryIO) -> Image.Image:
@@ -74,12 +75,14 @@ def flatten(picture: Image.Image) -> Image.Image:
     return picture
 
 
-def to_mnist(grey: Grey) -> NDArray[np.uint8]:
-    """The digit in a grey picture, dark on light or light on dark, as uint8 (28, 28).
+def to_mnist(picture: Image.Image) -> NDArray[np.uint8]:
+    """The digit on a grey picture, dark on light or light on dark, as uint8 (28, 28).
 
     Raises InputError where there is no digit, or more than one.
     """
-    ink = find_ink(grey)
+    scale = WORKING / max(picture.size)
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    ink = find_ink(np.asarray(picture.resize((width, height)), dtype=np.float64))
     mask = find_digit(ink)
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -89,45 +92,35 @@ def to_mnist(grey: Grey) -> NDArray[np.uint8]:
 def find_ink(grey: Grey) -> Grey:
     """How much ink there is at each pixel, 0 to 1, whatever the light and the paper's colour.
 
-    The paper is a smooth surface. Ink is what departs from it, to the side with the longer tail.
+    Ink is narrow; paper, shadows and the table are wide. So an opening or a closing takes the ink
+    away and leaves the rest as it is. How much ink there is goes by the light on the paper there.
     """
-    smooth = ndimage.gaussian_filter(grey, min(grey.shape) / 300)
-    depth = smooth - fit_paper(smooth)
-    depth *= np.sign((depth**3).sum()) or 1.0
-    noise = 1.4826 * np.median(np.abs(depth - np.median(depth)))  # a standard deviation
-    strength = depth[depth > depth.max() / 2].mean() if depth.max() >= FAINT else 0.0
-    if strength < max(FAINT, 5 * noise):
+    smooth = ndimage.gaussian_filter(grey, BLUR) + DARK
+    smooth = np.pad(smooth, WIDE, mode="edge")  # what reaches the rim is taken to go on
+    paper = (ndimage.grey_opening if is_ink_light(smooth) else ndimage.grey_closing)(smooth, WIDE)
+    depth: Grey = np.abs(smooth / paper - 1)[WIDE:-WIDE, WIDE:-WIDE]
+    most = depth.max()
+    if most < max(FAINT, 7 * np.median(depth)):  # a blank sheet, or noise
         raise InputError(NOTHING)
-    floor = max(0.08 * strength, 3 * noise)
+    strength = depth[depth > most / 2].mean()
+    floor = 0.15 * strength
     ink: Grey = np.clip((depth - floor) / (strength - floor), 0, 1)
     return ink
 
 
-def fit_paper(grey: Grey) -> Grey:
-    """The surface of second degree that most of the pixels lie on, (H, W)."""
-    y, x = np.indices(grey.shape) / max(grey.shape)
-    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], -1)  # (H, W, 6)
-    some, values = terms[::STEP, ::STEP].reshape(-1, 6), grey[::STEP, ::STEP].ravel()
-    distance = np.abs(values - np.median(values))
-    for _ in range(10):  # least squares over the pixels near the last surface
-        near = distance <= max(2.5 * 1.4826 * np.median(distance), 2.0)
-        surface = np.linalg.lstsq(some[near], values[near], rcond=None)[0]
-        distance = np.abs(values - np.clip(some @ surface, 0, 255))
-    paper: Grey = np.clip(terms @ surface, 0, 255)
-    return paper
+def is_ink_light(grey: Grey) -> bool:
+    """Whether narrow parts are rather light than dark; the narrower, the more they say."""
+
+    def weigh(width: int) -> float:
+        light, dark = ndimage.white_tophat(grey, width), ndimage.black_tophat(grey, width)
+        return float((light**2 - dark**2).sum() / width**3)
+
+    return sum(map(weigh, NARROW)) > 0
 
 
 def find_digit(ink: Grey) -> NDArray[np.bool_]:
-    """Where the digit is, (H, W): the largest group of parts that lie near each other.
-
-    What reaches into a corner of the picture is not ink, but what the paper lies on.
-    """
-    strong = ink > 0.15
-    parts, _ = ndimage.label(strong, np.ones((3, 3)))
-    corners = parts[[0, 0, -1, -1], [0, -1, 0, -1]]
-    strong &= ~np.isin(parts, corners)
-    if not strong.any():
-        raise InputError(NOTHING)
+    """Where the digit is, (H, W): the largest group of parts that lie near each other."""
+    strong = ink > 0.25
     grown = ndimage.distance_transform_edt(~strong) <= REACH
     groups, count = ndimage.label(grown, np.ones((3, 3)))
     amounts = ndimage.sum_labels(ink * strong, groups, range(1, count + 1))
