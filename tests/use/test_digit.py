@@ -6,6 +6,7 @@ import struct
 import numpy as np
 import pytest
 from benchmarks.pictures import TABLE_SHOWN, canvas, encoded, photo
+from conftest import ROOT
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
@@ -88,6 +89,17 @@ def test_a_stroke_of_half_the_strength():
     lifted = drawing(bar)
     ImageDraw.Draw(lifted).line(stem, fill=140, width=20)
     assert alike(seen(lifted), seen(drawing(bar, stem))) > 0.8
+
+
+@pytest.mark.parametrize("angle", range(0, 360, 30))
+def test_ink_is_the_same_in_a_shadow(angle):
+    """A digit with the edge of a shadow across it: neither half is darker, nor is the edge ink."""
+    with Image.open(ROOT / "docs/digit.jpg") as picture:
+        grey = np.asarray(picture.convert("L"))
+    y, x = np.indices(grey.shape) / max(grey.shape) - 0.5
+    half = np.where(np.cos(np.deg2rad(angle)) * x + np.sin(np.deg2rad(angle)) * y > 0, 0.4, 1)
+    shaded = [seen(Image.fromarray((grey * light).astype(np.uint8))) for light in (1, half)]
+    assert alike(*(ndimage.gaussian_filter(each.astype(float), 1) for each in shaded)) > 0.8
 
 
 def test_light_that_is_too_strong():

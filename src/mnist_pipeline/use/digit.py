@@ -110,9 +110,10 @@ def find_ink(grey: Grey) -> Grey:
 
 def is_ink_light(grey: Grey) -> bool:
     """Whether narrow parts are rather light than dark; the narrower, the more they say."""
+    tone = np.log(grey)  # a shadow takes the same share of ink and of paper
 
     def weigh(width: int) -> float:
-        light, dark = ndimage.white_tophat(grey, width), ndimage.black_tophat(grey, width)
+        light, dark = ndimage.white_tophat(tone, width), ndimage.black_tophat(tone, width)
         return float((light**2 - dark**2).sum() / width**3)
 
     return sum(map(weigh, NARROW)) > 0
