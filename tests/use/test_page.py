@@ -98,6 +98,15 @@ def test_drawing_with_the_mouse(open_page: Open, server: Server) -> None:
     expect_refusal(page, "")
 
 
+def test_a_stroke_along_the_rim_counts(open_page: Open, server: Server) -> None:
+    """It stays a little inside, so that the network sees it: here, the bar of a 7."""
+    page = open_page()
+    draw(page, [(0.2, 0.001), (0.8, 0.001), (0.4, 0.7)])
+    expect_answer(page, server)
+    pixels = np.array(page.evaluate(READ)[1], np.uint8).reshape(28, 28, 4)[..., 0]
+    assert max((row > 100).sum() for row in pixels) > 10
+
+
 def test_drawing_with_a_finger_on_a_phone(open_page: Open, server: Server) -> None:
     """A finger draws instead of scrolling, and nothing is wider than 360 pixels."""
     page = open_page(**PHONE)

@@ -22,7 +22,8 @@ function clear() {
 }
 
 function move(to) {
-  at = to.map((value) => Math.min(Math.max(value, 0), SIDE));
+  // A stroke along the rim would be taken for what the paper lies on.
+  at = to.map((value) => Math.min(Math.max(value, 2 * STEP), SIDE - 2 * STEP));
   [$("pen").style.left, $("pen").style.top] = at.map((value) => `${(100 * value) / SIDE}%`);
 }
 
