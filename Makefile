@@ -69,7 +69,7 @@ bench-retraining: setup  ## measure what the schedule costs, and how soon a kill
 bench-pictures: setup  ## measure what a digit loses in a picture, and how long predict takes
 	@python benchmarks/pictures.py
 
-bench-corrections: setup  ## measure what one training learns from 162 corrections (10 minutes)
+bench-corrections: setup  ## measure what one training learns from 170 corrections (10 minutes)
 	@python benchmarks/corrections.py
 
 predict: setup  ## say which digit is on PICTURE=file

@@ -1,7 +1,7 @@
 """make bench-corrections: what one training learns from ways of writing that MNIST hardly knows.
 
 Ten ways are drawn by code, twenty drawings of each, and are added as new images in a clone, where
-the committed training is run once. The table goes into docs/new_images.md. Needs `dvc repro`.
+the committed training is run once. The table and a picture go into docs/. Needs `dvc repro`.
 
 A stroke is a list of points on a sheet from 0 to 1, joined by a smooth curve, or by straight lines
 where a kind has corners. Each drawing has other points, another slant, size and pen.
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pandas as pd
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.interpolate import make_interp_spline
@@ -22,6 +23,7 @@ from mnist_pipeline.files import ONNX, write_atomically
 from mnist_pipeline.new_images import encode, place
 from mnist_pipeline.review.audit import reproduce
 from mnist_pipeline.review.git import clone
+from mnist_pipeline.review.pictures import write as write_picture
 from mnist_pipeline.review.result import read_result
 from mnist_pipeline.review.statistics import Comparison, compare
 from mnist_pipeline.use.digit import to_mnist
@@ -97,7 +99,22 @@ def corrections() -> Iterator[tuple[str, int, NDArray[np.uint8]]]:
             yield kind, label, draw(strokes, smooth, rng)
 
 
+def show() -> None:
+    """docs/corrections.png: a row a kind."""
+    rows: dict[str, list[NDArray[np.uint8]]] = {}
+    for kind, _, image in corrections():
+        rows.setdefault(kind, []).append(image)
+    figure = Figure(figsize=(10, 4.6), dpi=90, layout="constrained")
+    axes = figure.subplots(len(rows), 1)
+    for axis, (kind, images) in zip(axes, rows.items(), strict=True):
+        axis.imshow(np.hstack(images), cmap="gray_r", vmin=0, vmax=255)
+        axis.set_ylabel(kind, rotation=0, ha="right", va="center", fontsize=9)
+        axis.set(xticks=[], yticks=[], frame_on=False)
+    write_picture(PAGE.with_name("corrections.png"), figure)
+
+
 def main() -> None:
+    show()
     base = read_result(ROOT)
     session = onnxruntime.InferenceSession(ROOT / ONNX)
     with tempfile.TemporaryDirectory() as name:
