@@ -26,7 +26,7 @@ TABLE = Path(__file__).resolve().parent / "pictures.md"
 MODEL = Path("models/mnist_cnn.onnx")
 DIGITS, ROUNDS = 2_000, 7
 CANVAS, ENLARGED = 400, 168  # pixels: six times 28
-TABLE_SHOWN = 120  # pixels of the table that a careless photo shows, left and right together
+TABLE_SHOWN = 120  # pixels of the table that a careless photo shows, both sides together
 TORCH = """import torch
 from mnist_pipeline.dataset import normalize
 from mnist_pipeline.model import Net

@@ -12,7 +12,7 @@ import pandas as pd
 import psutil
 import pytest
 from conftest import copy_of_project, dvc, fresh_copy, git, python, refusal
-from flows import clones, search
+from flows import search
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from service import Service, bare, repository
 
@@ -144,12 +144,15 @@ def test_search_from_the_dashboard_proposes_the_best(service, origin, done):
     assert {"dvc.lock", "params.yaml", "metrics/history.csv"} <= {*changed}
 
 
-def test_refused_before_any_trial(origin, tmp_path, monkeypatch):
-    """What only the schemas of params.yaml can see: the run ends as Refused and says why."""
-    monkeypatch.setattr(clones, "HOME", tmp_path)
-    state = search.search.fn({"train.lr": [-1.0]}, str(origin))
-    said = "values: train.lr: expected greater than 0, found -1.0"
-    assert (state.name, state.message) == ("Refused", said)
+def test_refused_before_any_trial(service, origin, done):
+    """What only the schemas of params.yaml can see: the run ends as Refused, with exit status 2."""
+    before = trials(service)
+    words = ("-m", "flows.search", '{"train.lr": [-1.0]}', f"repository={origin}")
+    refused = python(*words, cwd=service.checkout, **service.environment)
+    assert refused.returncode == 2
+    said = refused.stdout + refused.stderr
+    assert "values: train.lr: expected greater than 0, found -1.0" in said
+    assert trials(service).keys() == before.keys()
 
 
 def test_refused_before_a_server_starts(monkeypatch, capsys):

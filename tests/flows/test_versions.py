@@ -63,6 +63,9 @@ def test_what_people_merge_is_published(origin):
         before = git(origin, "for-each-ref")
         assert push(late, "main", "main", "better") is None
     assert git(origin, "for-each-ref") == before
+    shutil.rmtree(origin.parent / "store")
+    assert retrained(origin) == "main"  # nothing to publish: no remote is asked
+    assert not (origin.parent / "store").exists()
 
 
 def test_the_gate_compares_with_production(origin):
