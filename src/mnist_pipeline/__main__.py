@@ -14,6 +14,8 @@ from pathlib import Path
 
 from mnist_pipeline import leash
 
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # an import shows a traceback, or swallows it
 if __name__ == "__main__" and "DVC_STAGE" in os.environ:
     leash.take_from_dvc()  # before the imports, which take time: dvc may be killed at any moment
 
@@ -60,7 +62,10 @@ def call(name: str, known: dict[str, tuple[str, str]]) -> None:
         from mnist_pipeline import arithmetic  # noqa: PLC0415 (the others do without)
 
         arithmetic.choose()  # before torch and numpy load
-    importlib.import_module(known[name][0]).main()
+    module = importlib.import_module(known[name][0])
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # and not ignored, as after a shell's &
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    module.main()
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The command line: what it lists, what it runs, and how errors end it."""
 
 import os
+import signal
 import subprocess
 import sys
 from functools import partial
@@ -67,6 +68,18 @@ def test_interrupt_is_one_word(capsys):
         raise KeyboardInterrupt
     assert end.value.code == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize("under_way", ["pydantic_core", "numpy"])
+def test_interrupt_during_an_import_ends_it(workspace, under_way):
+    """Ctrl-C: no traceback, however early, and no import that goes on; the status of SIGINT."""
+    line = [sys.executable, "-X", "importtime", "-m", "mnist_pipeline", "evaluate"]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as stage:
+        next(text for text in stage.stderr if under_way in text)
+        stage.send_signal(signal.SIGINT)
+        rest = stage.stderr.read()
+    assert stage.returncode == -signal.SIGINT
+    assert all(text.startswith("import time:") for text in rest.splitlines()[:-1])
 
 
 def test_a_reader_that_has_read_enough_is_no_fault():
