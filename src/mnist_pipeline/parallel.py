@@ -90,4 +90,6 @@ def reach(exchange: Callable[..., Any], *arguments: Any) -> None:
     except RuntimeError as error:
         time.sleep(2)
         what = "another process of this training is gone or does not answer"
+        if "EADDRINUSE" in str(error):
+            what = "another program has taken MASTER_PORT"
         raise InputError(f"train: {what}; dvc repro goes on after the last epoch") from error

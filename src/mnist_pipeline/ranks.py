@@ -36,8 +36,18 @@ def started_by_torchrun() -> bool:
 
 
 def count(params: MachineParams) -> int:
-    """How many processes there are, or are to be."""
-    return int(os.environ.get("WORLD_SIZE", params.processes))
+    """How many processes there are, or are to be.
+
+    Raises InputError where one is said to be one of several, and not said which.
+    """
+    if not started_by_torchrun():
+        return params.processes
+    for name in ("WORLD_SIZE", "RANK", "MASTER_PORT"):
+        if not (found := os.environ.get(name, "none")).isdecimal():
+            raise InputError(f"{name}: expected a number, as torchrun sets it, found {found}")
+    if not os.environ.get("MASTER_ADDR"):
+        raise InputError("MASTER_ADDR: expected torchrun's, as WORLD_SIZE is set, found none")
+    return int(os.environ["WORLD_SIZE"])
 
 
 def launch(stage: str, processes: int) -> None:
@@ -124,10 +134,13 @@ def leave() -> None:
 
 def own_address() -> str:
     """This machine's address on the way to the first process; gloo would go by the host's name."""
-    if not (first := os.environ.get("MASTER_ADDR")):
-        raise InputError("MASTER_ADDR: expected torchrun's, as WORLD_SIZE is set, found none")
+    first = os.environ["MASTER_ADDR"]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((first, 1))  # sends nothing
+        try:
+            probe.connect((first, 1))  # sends nothing
+        except OSError as error:
+            what = f"expected the first machine, found {first}: {error.strerror}"
+            raise InputError(f"MASTER_ADDR: {what}") from error
         address: str = probe.getsockname()[0]
         return address
 

@@ -1,5 +1,6 @@
 """Parts of a batch: added by one tree, whoever computed them."""
 
+import socket
 import threading
 
 import pytest
@@ -64,6 +65,47 @@ def test_a_process_that_is_gone_is_one_line(monkeypatch):
         parallel.reach(exchange)
 
 
+PLACE = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("RANK", None, "RANK: expected a number, as torchrun sets it, found none"),
+        ("WORLD_SIZE", "two", "WORLD_SIZE: expected a number, as torchrun sets it, found two"),
+        ("MASTER_PORT", None, "MASTER_PORT: expected a number, as torchrun sets it, found none"),
+        ("MASTER_ADDR", None, "MASTER_ADDR: expected torchrun's, as WORLD_SIZE is set, found none"),
+    ],
+)
+def test_a_place_that_is_no_place_is_refused(monkeypatch, name, value, says):
+    """One line that names the variable."""
+    for each, good in (PLACE | {name: value}).items():
+        if good is None:
+            monkeypatch.delenv(each, raising=False)
+        else:
+            monkeypatch.setenv(each, good)
+    with pytest.raises(InputError, match=f"^{says}$"):
+        ranks.count(MachineParams(threads=0, processes=1))
+
+
+def test_a_first_machine_that_has_no_address_is_named(monkeypatch):
+    """The operating system's refusal does not say which."""
+    monkeypatch.setenv("MASTER_ADDR", "a.invalid")
+    with pytest.raises(InputError, match=r"^MASTER_ADDR: .* machine, found a\.invalid: "):
+        ranks.own_address()
+
+
+def test_a_port_that_is_taken_is_one_line(monkeypatch):
+    """It is no other process of this training that fails."""
+    monkeypatch.setattr(parallel.time, "sleep", lambda _: None)
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    with socket.create_server(("", 0)) as other:
+        for name, value in (PLACE | {"MASTER_PORT": str(other.getsockname()[1])}).items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(InputError, match=r"^train: another program has taken MASTER_PORT"):
+            ranks.meet("gloo")
+
+
 @pytest.mark.parametrize(("size", "micro_batches"), [(61, 4), (3, 8)])
 def test_parts_add_up_to_the_whole_batchs_gradient(monkeypatch, size, micro_batches):
     """To rounding of float64; also where the parts are unequal, or more than the images."""
@@ -100,8 +142,7 @@ def test_a_group_ends_with_its_training(monkeypatch):
     """Processes that have met leave no connection behind; where there is no group, none is left."""
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")
     monkeypatch.delenv("GLOO_SOCKET_IFNAME")  # which is what it will be again after the test
-    place = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-    for name, value in place.items():
+    for name, value in (PLACE | {"WORLD_SIZE": "1", "MASTER_PORT": "0"}).items():
         monkeypatch.setenv(name, value)
     ranks.meet("gloo")
     assert distributed.is_initialized()

@@ -197,7 +197,8 @@ def test_refusals_leave_no_output(workspace, capsys, monkeypatch):
         set_params(**{section: change})
         assert says in refusal(train.main, capsys)
         (workspace / "params.yaml").write_text(before)
-    monkeypatch.setenv("WORLD_SIZE", "3")  # by torchrun
+    for name in ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "3")  # by torchrun
     assert "a divisor of train.micro_batches = 4, found 3" in refusal(train.main, capsys)
     monkeypatch.delenv("WORLD_SIZE")
     TRAIN_LABELS.write_bytes(b"poison")
