@@ -84,9 +84,7 @@ def dvc_cache() -> Path:
 
 
 def code_hashes() -> dict[str, str]:
-    """SHA-256 of each loaded module of this package, by name."""
-    return {
-        name: hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
-        for name, module in sys.modules.items()
-        if name.startswith("mnist_pipeline.") and module.__file__
-    }
+    """SHA-256 of each loaded module of this package, by file; __main__.py is one of them."""
+    files = {Path(getattr(module, "__file__", None) or "") for module in [*sys.modules.values()]}
+    own = [path for path in files if path.parent == Path(__file__).parent]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in own}

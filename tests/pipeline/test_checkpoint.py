@@ -2,13 +2,14 @@
 
 import hashlib
 import os
+import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 import safetensors.torch
-from conftest import set_params
+from conftest import ROOT, set_params
 
 from mnist_pipeline import checkpoint, train
 from mnist_pipeline.checkpoint import Checkpoint
@@ -71,12 +72,14 @@ def test_dry_run_keeps_and_finds_nothing(outcome):
 
 
 def test_key_holds_the_code(repository, monkeypatch, tmp_path):
-    """A change in any module that was loaded is another key."""
+    """A change in any module that was loaded is another key, the one that python -m runs too."""
     keys = [Checkpoint(WORK).key, Checkpoint(WORK).key]
-    changed = tmp_path / "changed.py"
-    changed.write_text("# another line")
-    for name in ("model", "batches"):
-        monkeypatch.setattr(sys.modules[f"mnist_pipeline.{name}"], "__file__", str(changed))
+    package = shutil.copytree(ROOT / "src/mnist_pipeline", tmp_path / "copy")
+    monkeypatch.setattr(checkpoint, "__file__", str(package / "checkpoint.py"))
+    for name in ("mnist_pipeline.model", "__main__"):
+        path = package / f"{name.rpartition('.')[2]}.py"
+        path.write_text(f"{path.read_text()}# another line")
+        monkeypatch.setattr(sys.modules[name], "__file__", str(path), raising=False)
         keys.append(Checkpoint(WORK).key)
     assert keys[0] == keys[1]
     assert len(set(keys)) == 3
