@@ -19,7 +19,8 @@ PORTABLE = {
     "ONEDNN_MAX_CPU_ISA": "AVX2",  # convolutions, linear layers
     "MKL_CBWR": "COMPATIBLE",  # other products; AMD's processors ignore MKL_CBWR=AVX2
 }
-LIBRARIES = ("ATEN_", "DNNL_", "MKL_", "ONEDNN_")  # variables that can change numbers
+# How variables begin that can change numbers; TF32 is a GPU's shorter product.
+LIBRARIES = ("ATEN_", "DNNL_", "MKL_", "NVIDIA_TF32_", "ONEDNN_", "TORCH_ALLOW_TF32_")
 
 
 class RuntimeParams(Record):

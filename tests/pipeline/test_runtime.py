@@ -42,12 +42,17 @@ def test_missing_device_is_refused():
         runtime.start(params(device=name))
 
 
-def test_algorithms_are_deterministic():
-    """torch itself refuses what it could not repeat bit by bit, and an operation has one thread."""
+def test_algorithms_are_deterministic(monkeypatch):
+    """torch itself refuses what it could not repeat bit by bit, and an operation has one thread.
+
+    Nor does the caller choose cuBLAS's workspace, which decides the order of its sums.
+    """
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
     torch.set_deterministic_debug_mode("default")
     torch.set_num_threads(2)
     runtime.start(params())
     assert torch.get_num_threads() == 1
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     assert torch.get_deterministic_debug_mode() == 2  # error, not warn
 
 
@@ -132,6 +137,7 @@ def test_portable_overrides_the_callers_variables_and_native_leaves_them(
     """
     monkeypatch.setattr(arithmetic.platform, "machine", lambda: machine)
     names = ("ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "ONEDNN_MAX_CPU_ISA")
+    names += ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE")
     caller = dict.fromkeys(names, "another") | {"OTHER": "1"}
     monkeypatch.setattr(os, "environ", dict(caller))
     set_params(runtime={"arithmetic": "native"})
@@ -185,6 +191,7 @@ def test_processor_is_the_model():
 def test_environment_tells_what_decides_bytes(monkeypatch):
     """Portable: the same everywhere. Native: the processor, and variables of the libraries."""
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
+    monkeypatch.setenv("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "1")
     monkeypatch.setenv("UNRELATED", "1")
     portable = runtime.environment(torch.device("cpu"), "portable")
     assert list(portable) == ["device", "arithmetic", "platform", "numpy", "torch"]
@@ -195,4 +202,5 @@ def test_environment_tells_what_decides_bytes(monkeypatch):
         "processor": runtime.processor(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "ONEDNN_MAX_CPU_ISA": "SSE41",
+        "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1",
     }
