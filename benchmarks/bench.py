@@ -109,7 +109,7 @@ def project_test() -> float:
     images, _ = read_pairs(TEST_IMAGES, TEST_LABELS)
     begin = time.perf_counter()
     size = load_params("evaluate", EvaluateParams, ROOT / "params.yaml").batch_size
-    predict(Net().to(device), images.to(device), size, Workers(cpu_count()))
+    predict(Net().to(device), torch.from_numpy(images).to(device), size, Workers(cpu_count()))
     return len(images) / (time.perf_counter() - begin)
 
 

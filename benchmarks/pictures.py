@@ -28,8 +28,7 @@ DIGITS, ROUNDS = 2_000, 7
 CANVAS, ENLARGED = 400, 168  # pixels: six times 28
 TABLE_SHOWN = 120  # pixels of the table that a careless photo shows, both sides together
 TORCH = """import torch
-from mnist_pipeline.dataset import normalize
-from mnist_pipeline.model import Net
+from mnist_pipeline.model import Net, normalize
 net = Net()
 net.load_state_dict(torch.load("models/mnist_cnn.pt", weights_only=True))
 net.eval()
@@ -108,7 +107,7 @@ def main() -> None:
     from mnist_pipeline.dataset import read_pairs  # noqa: PLC0415 (tests do without torch)
     from mnist_pipeline.mnist import TEST_IMAGES, TEST_LABELS  # noqa: PLC0415
 
-    images, labels = (part[:DIGITS].numpy() for part in read_pairs(TEST_IMAGES, TEST_LABELS))
+    images, labels = (part[:DIGITS] for part in read_pairs(TEST_IMAGES, TEST_LABELS))
     net, rng = network.load(MODEL.read_bytes(), str(MODEL)), np.random.default_rng(1)
 
     def answer(image: Digit) -> int:

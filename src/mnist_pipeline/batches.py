@@ -29,7 +29,7 @@ def read_training_data(fraction: float, seed: int, weight: int) -> tuple[Data, l
 
     A new image counts `weight` times; none is held out. Raises InputError as what it calls does.
     """
-    images, labels = read_pairs(TRAIN_IMAGES, TRAIN_LABELS)
+    images, labels = map(torch.from_numpy, read_pairs(TRAIN_IMAGES, TRAIN_LABELS))
     learned, held_out = split(labels, fraction, seed)
     names, new_images, new_labels = read_new(NEW_TRAIN)
     new = torch.arange(len(names)).repeat(weight) + len(labels)

@@ -53,7 +53,7 @@ def main() -> None:
     params = load_params("evaluate", EvaluateParams)
     device = runtime.start(load_params("runtime", RuntimeParams))
     workers = Workers(load_params("machine", MachineParams).threads or cpu_count())
-    images, labels = read_pairs(TEST_IMAGES, TEST_LABELS)
+    images, labels = map(torch.from_numpy, read_pairs(TEST_IMAGES, TEST_LABELS))
     names, *new = read_new(NEW_TEST)
     new_images, new_labels = map(torch.from_numpy, new)
     net, provenance = read_weights(WEIGHTS)

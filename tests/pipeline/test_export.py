@@ -9,12 +9,13 @@ import onnxruntime
 import pytest
 import torch
 from conftest import ROOT, python
+from numpy.typing import NDArray
 
-from mnist_pipeline.dataset import normalize, read_pairs
+from mnist_pipeline.dataset import read_pairs
 from mnist_pipeline.download import fetch
 from mnist_pipeline.export import onnx_bytes
 from mnist_pipeline.mnist import SHA256, TEST_IMAGES, TEST_LABELS
-from mnist_pipeline.model import Net
+from mnist_pipeline.model import Net, normalize
 
 SAME = """import hashlib, torch
 from mnist_pipeline.export import onnx_bytes
@@ -34,10 +35,10 @@ def net():
     return net
 
 
-def compare(net: Net, images: torch.Tensor) -> None:
+def compare(net: Net, images: NDArray[np.uint8]) -> None:
     """torch and onnxruntime agree on each log-probability, and on each answer."""
     session = onnxruntime.InferenceSession(onnx_bytes(net))
-    for part in images.split(500):
+    for part in torch.from_numpy(images).split(500):
         with torch.no_grad():
             expected = net(normalize(part)).numpy()
         (found,) = session.run(None, {"images": part.numpy()})

@@ -38,7 +38,7 @@ def steps(folder: Path, count: int) -> list[str]:
     paths = [folder / path.name for path in (TRAIN_IMAGES, TRAIN_LABELS)]
     for path in paths:
         path.write_bytes(digits.idx_files()[path.name])
-    images, labels = read_pairs(*paths)
+    images, labels = map(torch.from_numpy, read_pairs(*paths))
     known = {"seed": 1, "micro_batches": 4, "lr": 1.0, "precision": "float32"}
     params = load_params("train", train.TrainParams, Path(__file__).parents[2] / "params.yaml")
     version = torch.__version__.split("+")[0]

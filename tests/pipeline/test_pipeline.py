@@ -51,7 +51,8 @@ def test_the_classic_program_can_use_the_model(undisturbed):
     net.eval()
     assert {name.split(".")[0] for name in state} == {"conv1", "conv2", "fc1", "fc2"}
     metrics = json.loads((undisturbed / "metrics/metrics.json").read_text())
-    images, labels = read_pairs(undisturbed / TEST_IMAGES, undisturbed / TEST_LABELS)
+    paths = undisturbed / TEST_IMAGES, undisturbed / TEST_LABELS
+    images, labels = map(torch.from_numpy, read_pairs(*paths))
     with torch.no_grad():
         predicted = net((images.unsqueeze(1) / 255 - 0.1307) / 0.3081).argmax(1)
     assert int((predicted == labels).sum()) == metrics["correct"]

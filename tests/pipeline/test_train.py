@@ -16,10 +16,10 @@ from torch.optim import Adadelta
 from mnist_pipeline import train
 from mnist_pipeline.batches import Data, draw_seed, read_training_data, split
 from mnist_pipeline.checkpoint import Checkpoint
-from mnist_pipeline.dataset import normalize, read_pairs
+from mnist_pipeline.dataset import read_pairs
 from mnist_pipeline.files import ENVIRONMENT, HISTORY, WEIGHTS, InputError
 from mnist_pipeline.mnist import TRAIN_IMAGES, TRAIN_LABELS
-from mnist_pipeline.model import read_weights
+from mnist_pipeline.model import normalize, read_weights
 from mnist_pipeline.parallel import Workers
 
 SMALL = {"epochs": 1, "batch_size": 4, "micro_batches": 2, "new_images_weight": 1}
@@ -88,7 +88,7 @@ def test_steps_are_the_classic_loop(workspace, monkeypatch):
     Twenty steps in float64, since in float32 each step magnifies the rounding of the last.
     """
     monkeypatch.setattr(train, "normalize", lambda images: normalize(images).double())
-    images, labels = read_pairs(TRAIN_IMAGES, TRAIN_LABELS)
+    images, labels = map(torch.from_numpy, read_pairs(TRAIN_IMAGES, TRAIN_LABELS))
     batches = torch.randperm(14 * 20, generator=torch.Generator().manual_seed(3)).split(14)
     run, classic = training(micro_batches=1), ClassicNet().double()
     run.net.double()

@@ -67,11 +67,19 @@ def test_folder_with_subfolders(workspace, monkeypatch, capsys):
 def test_mnists_own_images_are_refused(workspace, monkeypatch, capsys):
     """They would be trained twice, or trained and tested."""
     images, _ = read_pairs(TRAIN_IMAGES, TRAIN_LABELS)
-    Image.fromarray(images[5].numpy()).save(workspace / "known.png")
+    Image.fromarray(images[5]).save(workspace / "known.png")
     assert run(monkeypatch, "3", workspace / "known.png") == 2
     expected = f"expected a new image, found it in MNIST ({TRAIN_IMAGES.name}, 5)"
     assert expected in capsys.readouterr().err
     assert added() == []
+
+
+def test_a_damaged_file_of_mnists_is_named(workspace, monkeypatch, capsys):
+    """As train would name it; whether a picture is new could not be said."""
+    TRAIN_IMAGES.write_bytes(b"junk")
+    monkeypatch.setattr(sys, "argv", ["add-images", "7", "a.png"])
+    said = refusal(add_images.main, capsys)
+    assert said.startswith(f"{TRAIN_IMAGES}: expected a whole gzip file, found: ")
 
 
 @pytest.mark.parametrize(

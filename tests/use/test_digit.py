@@ -46,7 +46,7 @@ def images(tmp_path_factory, digits_files):
     folder = tmp_path_factory.mktemp("digits")
     for name, content in digits_files.items():
         write_atomically(folder / name, content)
-    some = read_pairs(folder / TEST_IMAGES.name, folder / TEST_LABELS.name)[0][:10].numpy()
+    some = read_pairs(folder / TEST_IMAGES.name, folder / TEST_LABELS.name)[0][:10]
     return some, [to_mnist(Image.fromarray(np.pad(image, 14))) for image in some]
 
 

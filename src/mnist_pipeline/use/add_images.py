@@ -5,7 +5,6 @@ python -m mnist_pipeline add-images FOLDER              # with subfolders 0 to 9
 """
 
 import argparse
-import gzip
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mnist_pipeline.dataset import read_idx
 from mnist_pipeline.files import InputError, write_atomically
-from mnist_pipeline.mnist import SIDE, TEST_IMAGES, TRAIN_IMAGES
+from mnist_pipeline.mnist import SHAPE, TEST_IMAGES, TRAIN_IMAGES
 from mnist_pipeline.new_images import digest, encode, place
 from mnist_pipeline.review.result import find_new
 from mnist_pipeline.use.digit import read_digit
@@ -53,12 +53,8 @@ def find_mnist(root: Path) -> Known:
     """MNIST's images in a checkout, where they are downloaded."""
     known: Known = {}
     for path in filter(Path.exists, (root / TRAIN_IMAGES, root / TEST_IMAGES)):
-        try:
-            content = gzip.decompress(path.read_bytes())
-        except EOFError as error:
-            raise InputError(f"{path}: expected a whole gzip file, found: {error}") from error
-        images = np.frombuffer(content[16:], np.uint8).reshape(-1, SIDE, SIDE)
-        known |= {digest(image): f"MNIST ({path.name}, {at})" for at, image in enumerate(images)}
+        images = enumerate(read_idx(path, SHAPE))
+        known |= {digest(image): f"MNIST ({path.name}, {at})" for at, image in images}
     return known
 
 
