@@ -28,10 +28,10 @@ from mnist_pipeline.arithmetic import PORTABLE, RuntimeParams
 from mnist_pipeline.batches import Data, read_training_data
 from mnist_pipeline.dataset import read_pairs
 from mnist_pipeline.evaluate import EvaluateParams
+from mnist_pipeline.files import load_params
 from mnist_pipeline.mnist import RAW, TEST_IMAGES, TEST_LABELS
 from mnist_pipeline.model import Net, predict
 from mnist_pipeline.parallel import Workers
-from mnist_pipeline.params import load_params
 from mnist_pipeline.train import Training, TrainParams
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,7 +70,7 @@ def project_train(
     steps: int = STEPS, precision: str = "float32", parts: int | None = None
 ) -> float:
     """Images a second of this project's train_epoch on as many batches of the same size."""
-    params = load_params("train", TrainParams, ROOT / "params.yaml")
+    params = load_params("train", TrainParams, ROOT)
     changes = {
         "batch_size": BATCH,
         "precision": precision,
@@ -108,7 +108,7 @@ def project_test() -> float:
     device = start()
     images, _ = read_pairs(TEST_IMAGES, TEST_LABELS)
     begin = time.perf_counter()
-    size = load_params("evaluate", EvaluateParams, ROOT / "params.yaml").batch_size
+    size = load_params("evaluate", EvaluateParams, ROOT).batch_size
     predict(Net().to(device), torch.from_numpy(images).to(device), size, Workers(cpu_count()))
     return len(images) / (time.perf_counter() - begin)
 

@@ -14,8 +14,7 @@ from dvc.config import Config
 from pydantic import Field
 from ruamel.yaml import YAML
 
-from mnist_pipeline.files import InputError
-from mnist_pipeline.params import PATH
+from mnist_pipeline.files import PARAMS, InputError
 from mnist_pipeline.review.git import clone, git
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,10 +58,10 @@ def find_cache(checkout: Path) -> Path:
 def override_params(folder: Path, overrides: Overrides) -> None:
     """Change a clone's params.yaml: {"train.lr": 0.5}. InputError for a key that is not there."""
     yaml = YAML()  # keeps the comments
-    tree = yaml.load(folder / PATH)
+    tree = yaml.load(folder / PARAMS)
     for key, value in overrides.items():
         section, _, name = key.partition(".")
         if name not in tree.get(section, {}):
             raise InputError(f"overrides: params.yaml has no key {key}")
         tree[section][name] = value
-    yaml.dump(tree, folder / PATH)
+    yaml.dump(tree, folder / PARAMS)

@@ -3,8 +3,7 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mnist_pipeline.files import InputError, parse_yaml, read_text
-from mnist_pipeline.params import PATH
+from mnist_pipeline.files import InputError, read_params
 from mnist_pipeline.review.git import check_out, git
 from mnist_pipeline.review.markdown import describe
 from mnist_pipeline.review.result import LOCK, Result, read_result
@@ -50,7 +49,7 @@ def sound_result(folder: Path) -> Result:
     """The result in a folder, where it is of a whole training and good enough to be exported."""
     result = read_result(folder)
     accuracy = result.metrics.accuracy
-    floor = parse_yaml(read_text(folder / PATH), str(PATH))["save"]["min_accuracy"]
+    floor = read_params(folder)["save"]["min_accuracy"]
     if result.metrics.dry_run:
         raise InputError("this is the result of a dry run")
     if accuracy < floor:

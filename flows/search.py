@@ -46,9 +46,8 @@ from flows.schedule import POOL, free_port, service
 from flows.stages import refused
 from flows.trial import ref_of
 from mnist_pipeline.__main__ import one_line_errors
-from mnist_pipeline.files import InputError, parse_json, parse_yaml, read_text, write_atomically
+from mnist_pipeline.files import InputError, parse_json, read_params, write_atomically
 from mnist_pipeline.leash import leashed
-from mnist_pipeline.params import PATH
 from mnist_pipeline.review.audit import warn_of_changes
 from mnist_pipeline.review.git import git
 from mnist_pipeline.review.pictures import write
@@ -86,7 +85,7 @@ def search(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
     try:
         with temporary_clone(repository, branch) as folder:
             check(folder, grid)
-            params = parse_yaml(read_text(folder / PATH), str(PATH))
+            params = read_params(folder)
             check_ranking(folder, grid, params, publish)
             space = to_space(grid, params)
             seeds = to_seeds(grid.get(SEED))

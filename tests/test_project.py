@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 from pipeline.test_params import KEYS, SCHEMAS
 
 from mnist_pipeline.arithmetic import RuntimeParams
-from mnist_pipeline.params import load_params
+from mnist_pipeline.files import load_params
 
 README = (ROOT / "README.md").read_text()
 LOCK = (ROOT / "requirements.lock").read_text()
@@ -72,7 +72,7 @@ def test_lock_knows_macos_needs_no_cuda():
 
 def test_results_belong_to_the_locked_torch():
     """runtime.torch is the lock's version, so that an upgrade reruns what it affects."""
-    params = load_params("runtime", RuntimeParams, ROOT / "params.yaml")
+    params = load_params("runtime", RuntimeParams, ROOT)
     assert [params.torch] == pins("torch", "linux") == pins("torch", "darwin")
 
 

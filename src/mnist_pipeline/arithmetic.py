@@ -11,8 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from mnist_pipeline.files import Record
-from mnist_pipeline.params import load_params
+from mnist_pipeline.files import Record, load_params
 
 PORTABLE = {
     "ATEN_CPU_CAPABILITY": "avx2",  # torch's own loops

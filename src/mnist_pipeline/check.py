@@ -9,9 +9,8 @@ from typing import Any
 from mnist_pipeline.arithmetic import RuntimeParams
 from mnist_pipeline.download import DataParams
 from mnist_pipeline.evaluate import EvaluateParams
-from mnist_pipeline.files import InputError, Record, parse_json, validate
+from mnist_pipeline.files import InputError, Record, load_params, parse_json, validate
 from mnist_pipeline.parallel import MachineParams
-from mnist_pipeline.params import load_params
 from mnist_pipeline.save import SaveParams
 from mnist_pipeline.train import LogParams, TrainParams, check_combination
 

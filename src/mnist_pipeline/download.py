@@ -15,9 +15,8 @@ import pooch
 import requests
 from pydantic import Field
 
-from mnist_pipeline.files import InputError, Record, write_atomically
+from mnist_pipeline.files import InputError, Record, load_params, write_atomically
 from mnist_pipeline.mnist import RAW, SHA256
-from mnist_pipeline.params import load_params
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",

@@ -33,13 +33,13 @@ from mnist_pipeline.files import (
     WEIGHTS,
     InputError,
     Record,
+    load_params,
     write_atomically,
 )
 from mnist_pipeline.mnist import CLASSES, TEST_IMAGES, TEST_LABELS
 from mnist_pipeline.model import predict, read_weights
 from mnist_pipeline.new_images import read_new
 from mnist_pipeline.parallel import MachineParams, Workers
-from mnist_pipeline.params import load_params
 
 ECE_BINS = 15
 SHOWN, COLUMNS = 32, 8  # in the picture

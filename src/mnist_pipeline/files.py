@@ -1,4 +1,7 @@
-"""Where the stages' files lie, how they are read and checked, and how they are written whole."""
+"""Where the stages' files lie, how they are read and checked, and how they are written whole.
+
+A section of params.yaml has its schema beside the code that uses it.
+"""
 
 import json
 import os
@@ -12,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+PARAMS = Path("params.yaml")
 NEW_TRAIN, NEW_TEST = Path("data/new/train"), Path("data/new/test")
 WEIGHTS = Path("models/weights.safetensors")
 MODEL = Path("models/mnist_cnn.pt")
@@ -64,6 +68,20 @@ def validate(schema: type[Schema], tree: Any, name: str, key: str = "") -> Schem
     except ValidationError as error:
         faults = "; ".join(_fault(fault, key) for fault in error.errors())
         raise InputError(f"{name}: {faults}") from error
+
+
+def read_params(folder: Path) -> dict[str, Any]:
+    """params.yaml of a folder, unchecked; InputError for malformed YAML."""
+    return parse_yaml(read_text(folder / PARAMS), str(PARAMS))
+
+
+def load_params(section: str, schema: type[Schema], folder: Path = Path()) -> Schema:
+    """One section of params.yaml, as its schema.
+
+    Raises InputError for malformed YAML, a missing section, and an unknown, missing, mistyped or
+    out-of-range key. It names all the section's faults in one line.
+    """
+    return validate(schema, read_params(folder).get(section), str(PARAMS), section)
 
 
 def parse_json(text: str, name: str) -> dict[str, Any]:

@@ -11,10 +11,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mnist_pipeline.download import DataParams, fetch, mirrors
-from mnist_pipeline.files import CARD, METRICS, MODEL, PICTURE, InputError
+from mnist_pipeline.files import CARD, METRICS, MODEL, PICTURE, InputError, load_params
 from mnist_pipeline.metrics import parse_metrics
 from mnist_pipeline.mnist import TEST_LABELS
-from mnist_pipeline.params import load_params
 
 EXPERIMENT = "digits"
 DIGITS = Path("build/digits")

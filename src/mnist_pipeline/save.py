@@ -20,6 +20,7 @@ from mnist_pipeline.files import (
     WEIGHTS,
     InputError,
     Record,
+    load_params,
     parse_json,
     read_text,
     write_atomically,
@@ -27,7 +28,6 @@ from mnist_pipeline.files import (
 from mnist_pipeline.metrics import Metrics, parse_metrics
 from mnist_pipeline.mnist import DEVIATION, MEAN, SHA256
 from mnist_pipeline.model import Net, Provenance, read_weights
-from mnist_pipeline.params import load_params
 
 
 class SaveParams(Record):

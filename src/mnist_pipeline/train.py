@@ -25,10 +25,17 @@ from mnist_pipeline.arithmetic import RuntimeParams
 from mnist_pipeline.batches import Data, Part, draw_seed, read_training_data, shuffle
 from mnist_pipeline.checkpoint import Checkpoint
 from mnist_pipeline.cuda_graph import CapturedGradient
-from mnist_pipeline.files import ENVIRONMENT, HISTORY, WEIGHTS, InputError, Record, write_atomically
+from mnist_pipeline.files import (
+    ENVIRONMENT,
+    HISTORY,
+    WEIGHTS,
+    InputError,
+    Record,
+    load_params,
+    write_atomically,
+)
 from mnist_pipeline.model import Net, Provenance, describe, normalize, predict, write_weights
 from mnist_pipeline.parallel import MachineParams, PowerOfTwo, Workers
-from mnist_pipeline.params import load_params
 
 VALIDATION_BATCH = 250  # images a thread
 

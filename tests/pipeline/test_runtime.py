@@ -174,8 +174,8 @@ def test_evaluate_and_save_leave_torchs_compiler_alone(workspace):
     """Its import takes seconds, and nothing here is compiled; torchvision's loads it."""
     code = """
 import sys
-from mnist_pipeline import arithmetic, evaluate, params, runtime, save
-runtime.start(params.load_params("runtime", arithmetic.RuntimeParams))
+from mnist_pipeline import arithmetic, evaluate, files, runtime, save
+runtime.start(files.load_params("runtime", arithmetic.RuntimeParams))
 print(*{"torch._dynamo", "torchvision"} & sys.modules.keys())
 """
     done = python("-c", code, cwd=workspace)

@@ -22,8 +22,7 @@ from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.requests import ClientDisconnect
 
-from mnist_pipeline.files import InputError
-from mnist_pipeline.params import load_params
+from mnist_pipeline.files import InputError, load_params
 from mnist_pipeline.use import network, versions
 from mnist_pipeline.use.digit import read_digit
 from mnist_pipeline.use.spool import AppParams, keep
