@@ -38,7 +38,7 @@ class Checkpoint:
         try:
             return lock.acquire(blocking=False)
         except Timeout as error:
-            if not wait:  # the other processes of this training would take a wait for a failure
+            if not wait:  # its other processes wait for this one, and soon take it for dead
                 raise InputError("train: another training does the same: wait for it") from error
             print("Waiting for another process that trains the same", flush=True)
             return lock.acquire()

@@ -38,7 +38,7 @@ class Graph:
         self.part = images.clone(), labels.clone(), Generator(images.device)
         self.graph = torch.cuda.CUDAGraph()
         self.graph.register_generator_state(self.part[2])
-        compute(self.part, total)  # the libraries set themselves up
+        compute(self.part, total)  # once outside the graph: cuBLAS and cuDNN set themselves up
         with torch.cuda.device(images.device), torch.cuda.graph(self.graph):
             self.result = compute(self.part, total)
         # torch before 2.13 writes a seed when it captures, on another stream: replay's comes after.

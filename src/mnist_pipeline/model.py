@@ -102,7 +102,7 @@ def predict(net: Net, images: Tensor, batch_size: int, workers: Workers) -> Tens
     net.eval()
     answers = torch.zeros(len(images), CLASSES, device=images.device)
 
-    @torch.no_grad()  # here, since each thread has its own
+    @torch.no_grad()  # here: around map, it would not reach the other threads
     def answer(batch: Tensor, place: Tensor) -> None:
         place.copy_(net(normalize(batch)))
 

@@ -83,7 +83,7 @@ def add_by_tree(parts: list[list[Tensor]]) -> list[Tensor]:
 def reach(exchange: Callable[..., Any], *arguments: Any) -> None:
     """Exchange something with the other processes; InputError where one does not answer.
 
-    Where one was killed, launch ends this process meanwhile, and says more.
+    It sleeps first: where one was killed, launch ends this process meanwhile, and says more.
     """
     try:
         exchange(*arguments)

@@ -56,7 +56,7 @@ def launch(stage: str, processes: int) -> None:
     Raises InputError with what the first one to fail says, or where it was killed.
     """
     logging.disable()  # torch would say all that is said below, at length
-    os.environ.pop("DVC_STAGE", None)  # the leash that they are on is this process's
+    os.environ.pop("DVC_STAGE", None)  # they are on this process's leash, not on dvc's
     command = leashed(sys.executable, "-m", "mnist_pipeline", stage)
     try:
         with tempfile.TemporaryDirectory() as logs:

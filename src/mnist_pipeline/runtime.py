@@ -30,7 +30,7 @@ def start(params: RuntimeParams) -> torch.device:
         what = f"portable needs AVX2, which this processor ({processor()}) lacks; native does not"
         raise InputError(f"params.yaml: runtime.arithmetic: {what}")
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS: same sums, same bits
-    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms loads the compiler
+    torch.set_deterministic_debug_mode("error")  # without the compiler's import
     # Filling new memory with NaN is for finding bugs; here all of it is written before it is read.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False

@@ -186,7 +186,7 @@ class Training:
         batches = batches[:1] if self.params.dry_run else batches
         self.working.train()
         losses = []
-        hidden = self.workers.rank > 0 or None  # None: a bar on a terminal alone
+        hidden = self.workers.rank > 0 or None  # None: tqdm shows a bar on a terminal only
         for number, batch in enumerate(
             tqdm(batches, f"epoch {epoch}", leave=False, disable=hidden)
         ):
