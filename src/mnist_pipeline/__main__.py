@@ -71,7 +71,8 @@ def call(name: str, known: dict[str, tuple[str, str]]) -> None:
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Bad input inside ends this process with one line on stderr and exit status 2."""
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    # Not every file's name is UTF-8.
+    sys.stdout.reconfigure(line_buffering=True, errors="surrogateescape")  # type: ignore[union-attr]
     try:
         yield
     except InputError as error:

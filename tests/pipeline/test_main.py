@@ -1,5 +1,6 @@
 """The command line: what it lists, what it runs, and how errors end it."""
 
+import io
 import os
 import signal
 import subprocess
@@ -68,6 +69,15 @@ def test_interrupt_is_one_word(capsys):
         raise KeyboardInterrupt
     assert end.value.code == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_names_of_files_are_printed_as_they_are(monkeypatch):
+    """Not every one is UTF-8."""
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="utf-8"))
+    with __main__.one_line_errors():
+        print(os.fsdecode(b"caf\xe9.png"))
+    assert printed.getvalue() == b"caf\xe9.png\n"
 
 
 @pytest.mark.parametrize("under_way", ["pydantic_core", "numpy"])
