@@ -367,6 +367,16 @@ def test_partial_clone_fetches_what_it_lacks(repo, run, tmp_path, monkeypatch):
     assert run("--base=HEAD~1", "--head=HEAD")[0] == 1
 
 
+def test_submodules_stay_where_they_are(repo, tmp_path):
+    """Also where git's configuration has it take them along wherever it checks files out."""
+    (library := tmp_path / "library").mkdir()
+    make_project(library)
+    git(repo, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(library))
+    git(repo, "config", "submodule.recurse", "true")
+    build("HEAD", commit(repo))
+    assert git(repo, "status", "--porcelain") == ""
+
+
 @pytest.mark.parametrize("name", ["nothing", "", "--all", "HEAD:dvc.yaml"])
 def test_unknown_name_is_refused(repo, run, name):
     """Neither a commit nor an experiment: one line, exit status 2, on either side."""

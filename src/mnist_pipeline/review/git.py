@@ -116,7 +116,8 @@ def check_out(top: Path, commit: str, folder: Path) -> None:
         "GIT_CONFIG_KEY_0": "core.autocrlf",
         "GIT_CONFIG_VALUE_0": "false",
     }
-    git(top, "read-tree", "--reset", "-u", "--no-sparse-checkout", commit, **variables)
+    words = ("--reset", "-u", "--no-sparse-checkout", "--no-recurse-submodules")
+    git(top, "read-tree", *words, commit, **variables)
 
 
 def copy_workspace(top: Path, folder: Path) -> None:
