@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import dvc, git, python
-from dvc.repo.experiments.refs import ExpRefInfo
+from dvc.repo.experiments.refs import EXEC_BASELINE, ExpRefInfo
 from pets import WRONG, commit, edit, lock, make_project, plant, plant_new, write
 from ruamel.yaml import YAML
 
@@ -286,6 +286,14 @@ def test_experiment_that_became_the_base_is_a_commit_like_others(repo):
     write(repo, "README.md", "changed")
     found = build("main", commit(repo))
     assert (found.base.commit, found.evidence.broken) == (began, 0)
+
+
+def test_head_is_gits_after_an_experiment_was_killed(repo, run):
+    """DVC leaves a ref behind, and takes HEAD for that from then on."""
+    git(repo, "update-ref", EXEC_BASELINE, "HEAD")
+    plant(repo, broken=40)
+    commit(repo)
+    assert run("--base=origin/main", "--head=HEAD")[0] == 1
 
 
 def test_base_is_where_the_head_left_it(repo):

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -69,6 +70,8 @@ def resolve(top: Path, name: str) -> str:
     """The commit that git or DVC knows by a name; InputError where neither does."""
     from dvc.scm import SCM, RevError, resolve_rev  # noqa: PLC0415 (only the report needs it)
 
+    with suppress(InputError):  # to DVC, HEAD is where an experiment that was killed began
+        return git(top, "rev-parse", "--verify", f"{name}^{{commit}}").strip()
     try:
         with SCM(str(top)) as scm:
             found = resolve_rev(scm, name) if name else name  # which DVC would take for HEAD
