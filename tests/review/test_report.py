@@ -113,6 +113,18 @@ def test_new_images_have_a_verdict_of_their_own(repo, run, answers, differ, expe
     assert "New images added: 1 to train with, 1 to test with." in text
 
 
+def test_answers_that_are_gone_are_told(repo, run):
+    """The images are there, but the head's result no longer says a word of some: exit status 2."""
+    plant_new(repo, dict.fromkeys(NEW, "7"))
+    commit(repo)
+    plant_new(repo, dict.fromkeys(NEW[1:], "7"))
+    status, text, _ = run("--base=HEAD")
+    assert status == 2
+    assert "`new images: metrics/new.csv: expected answers to all that the base has" in text
+    (repo / "data/new/test" / NEW[0]).unlink()
+    assert run("--base=HEAD")[0] == 0
+
+
 def test_without_new_images_nothing_is_said_of_them(repo):
     """Not even where there is no result, which is said once."""
     base = commit(repo)

@@ -10,7 +10,7 @@ from typing import Any
 
 from dvc.exceptions import DvcException
 
-from mnist_pipeline.files import InputError
+from mnist_pipeline.files import NEW, NEW_TEST, InputError
 from mnist_pipeline.review.git import (
     check_out,
     copy_workspace,
@@ -105,7 +105,7 @@ def look(
     return Report(
         base=base,
         head=head,
-        **judge(folders),
+        **judge(folders, notes),
         changes=metrics + params,
         stages=stages,
         spread=spread,
@@ -127,7 +127,7 @@ def explain_fault(error: Exception | str) -> str:
     return " ".join(re.sub(rf"[\w./-]*{FOLDER}\w+/\w+/", "", str(error)).split())
 
 
-def judge(folders: list[Path]) -> dict[str, Any]:
+def judge(folders: list[Path], notes: list[str]) -> dict[str, Any]:
     """The verdicts, and what they rest on; "not comparable" for whatever is missing or odd."""
     results = []
     for folder, missing in zip(folders, ("no baseline", "no result"), strict=True):
@@ -144,7 +144,7 @@ def judge(folders: list[Path]) -> dict[str, Any]:
     elif any(old.errors[at].label != new.errors[at].label for at in old.errors.keys() & new.errors):
         reason = "another test set: the same images have other labels"
     judged = {"verdict": "not comparable", "reason": reason} if reason else judge_answers(old, new)
-    return judged | {"new": judge_new(folders, old, new)}
+    return judged | {"new": attempt(notes, "new images", judge_new, folders, old, new)}
 
 
 def judge_answers(old: Result, new: Result) -> dict[str, Any]:
@@ -160,11 +160,14 @@ def judge_answers(old: Result, new: Result) -> dict[str, Any]:
 def judge_new(folders: list[Path], old: Result, new: Result) -> NewImages | None:
     """What became of the new test images, and which ones came; None where there are none.
 
-    A dry run's answers say nothing of them.
+    A dry run's answers say nothing of them. Raises InputError where the new result says nothing of
+    an image that the old one says something of, and that is still there.
     """
     before, after = map(find_new, folders)
     if not before | after or old.metrics.dry_run or new.metrics.dry_run:
         return None
+    if lost := after & {str(NEW_TEST / name) for name in old.new.keys() - new.new.keys()}:
+        raise InputError(f"{NEW}: expected answers to all that the base has, {len(lost)} are gone")
     found = compare_new(old, new)
     evidence = weigh(found) if found.total else None
     enough = evidence and evidence.least
