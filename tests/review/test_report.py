@@ -256,6 +256,16 @@ def test_output_that_was_never_written_is_stale(repo):
     assert first == "train: models/more: not in dvc.lock"
 
 
+def test_input_in_a_folder_that_a_stage_writes_is_not_stale(repo):
+    """Of the folder dvc.lock has one hash alone, and the data is not here."""
+    stages = YAML(typ="safe").load(repo / "dvc.yaml")
+    stages["stages"]["train"]["outs"] = ["models"]
+    stages["stages"]["save"]["outs"] = ["final"]
+    write(repo, "dvc.yaml", stages)
+    lock(repo)
+    assert build("HEAD", None).head.stale == []
+
+
 def test_half_a_run_is_stale(repo):
     """Weights in dvc.lock that evaluate has not seen, though no data is here to compare."""
     yaml = YAML()

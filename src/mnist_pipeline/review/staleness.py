@@ -61,9 +61,10 @@ def _differing(stage: Any, known: dict[str, Any], outputs: bool) -> list[str]:
     """What of a stage is not that of dvc.lock: its command, its inputs, its outputs in git.
 
     An input that a stage or dvc add writes is compared by its MD5 in dvc.lock, as data is not here.
+    One in a folder that they write has none there, and is left out, as in DVC's --allow-missing.
     """
     moved = [dep for dep in stage.deps if dep.hash_info != known.get(dep.fs_path, dep.hash_info)]
-    files = [dep for dep in stage.deps if dep.fs_path not in known]
+    files = [dep for dep in stage.deps if not known.keys() & _places(dep.fs_path)]
     files += [out for out in stage.outs if outputs and not out.use_cache]
     return [
         *(["changed command"] if stage.cmd_changed else []),
@@ -71,6 +72,10 @@ def _differing(stage: Any, known: dict[str, Any], outputs: bool) -> list[str]:
         *(f"{dep.def_path}: not the one that {stage.name} last ran on" for dep in moved),
         *(f"{at}: {what}" for file in files for at, what in flatten(file.status()).items()),
     ]
+
+
+def _places(path: str) -> set[str]:
+    return {path, *map(str, Path(path).parents)}
 
 
 def differing(old: Path, new: Path, kind: str) -> list[Change]:
