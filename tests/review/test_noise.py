@@ -6,7 +6,7 @@ from statistics import stdev
 from typing import Never
 
 import pytest
-from conftest import ROOT, git, python
+from conftest import ROOT, dvc, git, python
 from pets import commit, edit, lock, make_project, write
 
 from mnist_pipeline.files import InputError
@@ -25,9 +25,12 @@ def finish(repo: Path) -> str:
 
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory) -> Path:
-    """The cats and dogs with seed 2."""
+    """The cats and dogs with seed 2, whose DVC pushes each experiment."""
     repo = make_project(tmp_path_factory.mktemp("noise"))
     edit(repo, "params.yaml", "seed: 1", "seed: 2")
+    remote = ("--default", "own", str(tmp_path_factory.mktemp("remote")))
+    dvc(repo, "remote", "add", *remote)
+    dvc(repo, "config", "exp.auto_push", "true")
     commit(repo)
     return repo
 
@@ -45,6 +48,7 @@ def test_finished_seeds_are_not_trained_again(repo, log):
     assert "Running stage" not in finish(repo)
     assert (repo / NOISE).read_bytes() == before
     assert git(repo, "status", "--porcelain") == f"?? {NOISE}\n"
+    assert git(repo, "for-each-ref", "refs/exps") == ""
 
 
 def test_file_says_what_the_runs_were(repo, log):

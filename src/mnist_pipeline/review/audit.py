@@ -37,7 +37,7 @@ def reproduce(folder: Path, *words: str) -> None:
 
     A result that its environment.json says was computed on the CPU is computed there again.
     """
-    environment = dict(os.environ)
+    environment = os.environ | {"DVC_EXP_AUTO_PUSH": "false"}  # to the checkout that it is of
     if Path(mirror := environment.get("MNIST_MIRROR", "missing")).is_dir():
         environment["MNIST_MIRROR"] = str(Path(mirror).resolve())
     record = folder / ENVIRONMENT
