@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -205,6 +206,18 @@ def test_missing_or_odd_file_is_never_fine(repo, run, side, name, content):
     assert (status, error) == (2, "")
     assert name in text
     assert "/mnist_pipeline-report-" not in text
+
+
+def test_no_message_names_the_temporary_folder(repo, tmp_path, monkeypatch):
+    """Wherever it lies, and whoever says it."""
+    (place := tmp_path / "my +place").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    (repo / "dvc.lock").unlink()
+    commit(repo)
+    write(repo, "dvc.yaml", {"stages": []})
+    notes = build("HEAD", None).notes
+    assert "head: 'dvc.yaml' validation failed" in notes
+    assert "stages: [Errno 2] No such file or directory: 'dvc.lock'" in notes
 
 
 def test_bug_is_no_regression(repo, run, monkeypatch):

@@ -47,8 +47,8 @@ def main() -> None:
     except (InputError, OSError):
         raise
     except Exception as error:  # Python's exit status for it is 1, which is a regression's alone
-        what = f"a bug of the report, or a file that it does not expect: {error!r}"
-        raise InputError(what) from error
+        what = "a bug of the report, or a file that it does not expect"
+        raise InputError(f"{what}: {explain_fault(repr(error))}") from error
     sys.exit(exit_status(report) if options.fail_on else 0)
 
 
@@ -124,7 +124,8 @@ def attempt(notes: list[str], what: str, work: Callable[..., Any], *arguments: A
 
 def explain_fault(error: Exception | str) -> str:
     """A message in one line, without the temporary folder that the report looked at."""
-    return " ".join(re.sub(rf"[\w./-]*{FOLDER}\w+/\w+/", "", str(error)).split())
+    folder = rf"((?<=')[./][^']*|[^\s'\"]*){FOLDER}\w+/\w+/"  # in quotes, with spaces, too
+    return " ".join(re.sub(folder, "", str(error)).split())
 
 
 def judge(folders: list[Path], notes: list[str]) -> dict[str, Any]:
