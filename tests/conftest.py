@@ -166,6 +166,7 @@ def make_run(project: Path) -> subprocess.CompletedProcess[str]:
 def copy_of_project(folder: Path) -> Path:
     """A git repository with this checkout's files, committed or not, and PARAMS; no data."""
     copy_workspace(ROOT, folder)
+    subprocess.run(["git", "init", "--quiet", str(folder)], check=True)  # with hooks that refuse
     set_params(folder, **PARAMS)
     git(folder, "checkout", "--quiet", "-B", "main")
     git(folder, "add", "--all")

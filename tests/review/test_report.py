@@ -410,6 +410,17 @@ def test_partial_clone_fetches_what_it_lacks(repo, run, tmp_path, monkeypatch):
     assert run("--base=HEAD~1", "--head=HEAD")[0] == 1
 
 
+def test_commits_with_long_hashes(tmp_path, run, monkeypatch):
+    """Whatever git makes by default: to DVC, a repository with SHA-256 is none."""
+    monkeypatch.setenv("GIT_DEFAULT_HASH", "sha256")
+    (long := tmp_path / "long").mkdir()
+    monkeypatch.chdir(make_project(long))
+    for words in (["--base=HEAD"], ["--base=HEAD", "--head=main"]):
+        status, text, _ = run(*words, "--json")
+        assert status == 0
+        assert len(Report.model_validate_json(text).head.commit) == 64
+
+
 def test_submodules_stay_where_they_are(repo, tmp_path):
     """Also where git's configuration has it take them along wherever it checks files out."""
     (library := tmp_path / "library").mkdir()

@@ -106,15 +106,15 @@ def merge_base(top: Path, base: str, head: str) -> str:
 
 
 def check_out(top: Path, commit: str, folder: Path) -> None:
-    """Put the files of a repository's commit into a new repository.
+    """Put the files of a repository's commit into a new folder.
 
     As the commit has them, whatever this machine's git does to the ends of lines. A partial clone
     fetches what it lacks of them.
     """
-    git(top, "init", "--quiet", str(folder))
+    folder.mkdir()
     variables = {
         "GIT_WORK_TREE": str(folder),
-        "GIT_INDEX_FILE": f"{folder}/.git/index",
+        "GIT_INDEX_FILE": f"{folder}.index",
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": "core.autocrlf",
         "GIT_CONFIG_VALUE_0": "false",
@@ -124,8 +124,7 @@ def check_out(top: Path, commit: str, folder: Path) -> None:
 
 
 def copy_workspace(top: Path, folder: Path) -> None:
-    """Put the files of a repository's workspace, but those that git ignores, into a new one."""
-    git(top, "init", "--quiet", str(folder))
+    """Put the files of a repository's workspace, but those that git ignores, into a folder."""
     names = git(top, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     for name in filter(None, set(names.split("\0"))):
         if (top / name).is_file():  # not: deleted, or a submodule

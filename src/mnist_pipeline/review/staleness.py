@@ -18,8 +18,9 @@ from mnist_pipeline.review.schema import Change, Step
 
 
 def open_folder(folder: Path) -> Repo:
-    """DVC's view of a folder. What it remembers of it lies beside it."""
-    return Repo(str(folder), config={"core": {"site_cache_dir": f"{folder}.site"}})
+    """DVC's view of a folder without git. What it remembers of it lies beside it."""
+    core = {"no_scm": True, "site_cache_dir": f"{folder}.site"}
+    return Repo(str(folder), config={"core": core})
 
 
 def stale(folder: Path) -> list[str]:
