@@ -279,6 +279,16 @@ def test_input_in_a_folder_that_a_stage_writes_is_not_stale(repo):
     assert build("HEAD", None).head.stale == []
 
 
+def test_link_to_a_folder_is_copied(repo):
+    """An input like others, in the workspace as in a commit."""
+    (repo / "linked").symlink_to("src")
+    stages = YAML(typ="safe").load(repo / "dvc.yaml")
+    stages["stages"]["train"]["deps"].append("linked/model.py")
+    write(repo, "dvc.yaml", stages)
+    lock(repo)
+    assert build("HEAD", None).head.stale == []
+
+
 def test_half_a_run_is_stale(repo):
     """Weights in dvc.lock that evaluate has not seen, though no data is here to compare."""
     yaml = YAML()

@@ -127,6 +127,6 @@ def copy_workspace(top: Path, folder: Path) -> None:
     """Put the files of a repository's workspace, but those that git ignores, into a folder."""
     names = git(top, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     for name in filter(None, set(names.split("\0"))):
-        if (top / name).is_file():  # not: deleted, or a submodule
+        if (top / name).is_file() or (top / name).is_symlink():  # not: deleted, or a submodule
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(top / name, folder / name)
+            shutil.copy2(top / name, folder / name, follow_symlinks=False)
