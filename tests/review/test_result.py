@@ -25,6 +25,18 @@ def test_new_test_images_leave_the_test_set_as_it_is(folder):
     assert read_result(folder).test_set == before
 
 
+def test_renamed_test_data_is_the_same_test_set(folder):
+    """DVC sorts what evaluate reads by name; its bytes are what counts."""
+    tree = YAML(typ="safe").load(folder / "dvc.lock")
+    deps, found = tree["stages"]["evaluate"]["deps"], []
+    for name in ("data/a.csv", "data/z.csv"):
+        both = [*deps, {"path": name, "md5": "labels"}]
+        tree["stages"]["evaluate"]["deps"] = sorted(both, key=lambda each: each["path"])
+        write(folder, "dvc.lock", tree)
+        found.append(read_result(folder).test_set)
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize(
     ("name", "old", "new", "says"),
     [

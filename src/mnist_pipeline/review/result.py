@@ -102,7 +102,7 @@ def _test_set(lock: dict[str, Any]) -> tuple[str, ...]:
     found = [md5 for path, md5 in read if not path.startswith(others) and path not in weights]
     if not found:
         raise InputError(f"{LOCK}: evaluate: expected test data among its deps, found none")
-    return tuple(found)
+    return tuple(sorted(found))  # dvc.lock has them in the order of their names
 
 
 def _answers(text: str, key: str, kind: type[Key], path: Path) -> dict[Key, Answer]:
