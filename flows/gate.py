@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 from mnist_pipeline.files import InputError, read_params
 from mnist_pipeline.review.git import check_out, git
 from mnist_pipeline.review.markdown import describe
-from mnist_pipeline.review.result import LOCK, Result, read_result
+from mnist_pipeline.review.result import LOCK, Result, check_answers, read_result
 from mnist_pipeline.review.statistics import Comparison, compare, compare_new
 from mnist_pipeline.use.versions import PROD, read_tags
 
@@ -32,6 +32,7 @@ def approve(folder: Path, publish: str, alpha: float) -> str:
         if publish == "main":
             raise InputError(reason)
         return reason
+    check_answers(folder, old, new)
     plain = compare(old, new)
     for what, found in (("", plain), ("on new images: ", compare_new(old, new))):
         if found.verdict(alpha) == "regression":

@@ -70,6 +70,9 @@ def test_new_images_are_judged_too(clone):
     expected = "published model: on new images: 0 fixed, 7 broken, p = 0.0156"
     with pytest.raises(InputError, match=expected):
         approve(clone, "main", 0.05)
+    plant_new(clone, {"3-0.png": "3"})
+    with pytest.raises(InputError, match="expected answers to all new test images, 6 are gone"):
+        approve(clone, "main", 0.05)
 
 
 def test_missing_file_is_refused(clone):

@@ -10,7 +10,7 @@ from typing import Any
 
 from dvc.exceptions import DvcException
 
-from mnist_pipeline.files import NEW, NEW_TEST, InputError
+from mnist_pipeline.files import InputError
 from mnist_pipeline.review.git import (
     check_out,
     copy_workspace,
@@ -21,7 +21,14 @@ from mnist_pipeline.review.git import (
 )
 from mnist_pipeline.review.markdown import render
 from mnist_pipeline.review.noise import read_spread
-from mnist_pipeline.review.result import LOCK, Answer, Result, find_new, read_result
+from mnist_pipeline.review.result import (
+    LOCK,
+    Answer,
+    Result,
+    check_answers,
+    find_new,
+    read_result,
+)
 from mnist_pipeline.review.schema import Flip, NewImages, Report, Side
 from mnist_pipeline.review.staleness import affected, differing, stale
 from mnist_pipeline.review.statistics import ALPHA, compare, compare_new, weigh
@@ -161,14 +168,12 @@ def judge_answers(old: Result, new: Result) -> dict[str, Any]:
 def judge_new(folders: list[Path], old: Result, new: Result) -> NewImages | None:
     """What became of the new test images, and which ones came; None where there are none.
 
-    A dry run's answers say nothing of them. Raises InputError where the new result says nothing of
-    an image that the old one says something of, and that is still there.
+    A dry run's answers say nothing of them. Raises InputError as `check_answers` does.
     """
     before, after = map(find_new, folders)
     if not before | after or old.metrics.dry_run or new.metrics.dry_run:
         return None
-    if lost := after & {str(NEW_TEST / name) for name in old.new.keys() - new.new.keys()}:
-        raise InputError(f"{NEW}: expected answers to all that the base has, {len(lost)} are gone")
+    check_answers(folders[1], old, new)
     found = compare_new(old, new)
     evidence = weigh(found) if found.total else None
     enough = evidence and evidence.least

@@ -86,6 +86,13 @@ def find_new(folder: Path) -> set[str]:
     }
 
 
+def check_answers(folder: Path, old: Result, new: Result) -> None:
+    """Raises InputError where the new result lacks the old one's answer to an image still there."""
+    lost = {str(NEW_TEST / name) for name in old.new.keys() - new.new.keys()} & find_new(folder)
+    if lost:
+        raise InputError(f"{NEW}: expected answers to all new test images, {len(lost)} are gone")
+
+
 def hashes(lock: dict[str, Any], stage: str, part: str) -> dict[str, str]:
     """MD5 by path of a stage's deps or outs in dvc.lock; InputError where it has none."""
     try:
