@@ -30,6 +30,8 @@ def register(folder: Path, message: str) -> list[str]:
     prod = tags.in_stage(PROD)
     if prod and outputs(folder, prod.commit) == outputs(folder):
         return []
+    if git(folder, "tag", "--points-at", "HEAD", "--list", f"{ARTIFACT}@*"):  # one a commit
+        git(folder, "commit", "--quiet", "--allow-empty", f"--message=Retrain: {message}")
     first = None if tags.versions else FIRST  # else the next patch version
     made = gto.api.register(folder, ARTIFACT, "HEAD", first, message)
     return [made.tag, assign(folder, made.version, message)]

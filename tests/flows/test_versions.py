@@ -68,6 +68,19 @@ def test_what_people_merge_is_published(origin):
     assert not (origin.parent / "store").exists()
 
 
+def test_a_commit_that_is_a_version_already(origin):
+    """Main is reset to it: GTO gives a commit one version, so that there is one more commit."""
+    retrained(origin)
+    first = git(origin, "rev-parse", "main").strip()
+    change(origin, source=b"better")
+    retrained(origin)
+    git(origin, "update-ref", "refs/heads/main", first)
+    assert retrained(origin) == "main, mnist-cnn@v1.0.2"
+    assert git(origin, "rev-parse", "main^").strip() == first
+    assert prod(origin) == "v1.0.2"
+    assert retrained(origin) == "main"  # nothing new
+
+
 def test_the_gate_compares_with_production(origin):
     """Not with what main has: there, after a rollback, is a model that was worse or better.
 
