@@ -18,7 +18,7 @@ from prefect.client.schemas.objects import TERMINAL_STATES, State, StateType, Wo
 from prefect.exceptions import CancelledRun, ExternalSignal, ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.settings import get_current_settings
-from prefect.states import Cancelling, Scheduled
+from prefect.states import Cancelled, Cancelling, Scheduled
 
 from flows.clones import Overrides
 from flows.schedule import POOL
@@ -126,7 +126,7 @@ class Trials:
             parameters=identity | {"overrides": overrides},
             state=Scheduled(scheduled_time=datetime.now(UTC) + timedelta(seconds=delay)),
             # While a run is under way, the key finds it; when it is over, the key is another.
-            idempotency_key=f"{name} {len(before)}",
+            idempotency_key=" ".join([name, *sorted(str(run.id) for run in before)]),
         ).id
 
     def advance(self, number: int) -> None:
@@ -150,10 +150,14 @@ def fetch(folder: Path, commit: str, names: list[str]) -> dict[str, float]:
 
 
 def ended(client: SyncPrefectClient, runs: list[UUID]) -> dict[UUID, State]:
-    """Those runs that have ended, after a moment. Raises CancelledRun where this one is to end."""
+    """Those runs that have ended, after a moment. Raises CancelledRun where this one is to end.
+
+    A run that somebody has deleted counts as cancelled.
+    """
     time.sleep(POLL)
     if (ours := client.read_flow_run(UUID(flow_run.id)).state) and ours.is_cancelling():
         raise CancelledRun
-    where = {"id": {"any_": runs}, "state": {"type": {"any_": [*TERMINAL_STATES]}}}
-    found = client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(where))
-    return {run.id: run.state for run in found if run.state}
+    where = FlowRunFilter.model_validate({"id": {"any_": runs}})
+    found = {run.id: run.state for run in client.read_flow_runs(flow_run_filter=where)}
+    ends = {run: found.get(run, Cancelled(message="its run was deleted")) for run in runs}
+    return {run: end for run, end in ends.items() if end and end.is_final()}
