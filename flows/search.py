@@ -135,13 +135,18 @@ def propose(found: Trials, ranking: pd.DataFrame, branch: str) -> str:
     return f"{push(found.folder, branch, 'branch', verdict)}: {verdict}"
 
 
+def search_here(**options: Any) -> State[Any]:
+    """Search in this process, with the heartbeat that the automations of flows/server.py expect."""
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 30}):
+        return search(**options, return_state=True)
+
+
 def main() -> None:
     """Search on the server that is named, or on one of our own, with workers of our own."""
     options = parse()
     if get_current_settings().api.url:
         print(f"Workers of the pool {POOL}: {online()}")
-        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 30}):
-            state = search(**options, return_state=True)
+        state = search_here(**options)
         sys.exit({"Completed": 0, "Refused": 2}.get(str(state.name), 1))
     check(ROOT, options["grid"])  # before a server starts
     warn_of_changes("the search")

@@ -11,7 +11,7 @@ from prefect.settings import get_current_settings
 from flows.clones import ROOT
 from flows.coordinator import name_of, online
 from flows.publish import COMMITTED
-from flows.search import search
+from flows.search import search_here
 from flows.trial import ref_of
 from mnist_pipeline.__main__ import one_line_errors
 from mnist_pipeline.files import InputError
@@ -24,7 +24,7 @@ from mnist_pipeline.review.result import Result, read_result
 def train(folder: Path, seeds: list[int]) -> dict[int, Result]:
     """The results of a clone's commit with these seeds, which origin has as experiments then."""
     commit = git(folder, "rev-parse", "HEAD").strip()
-    state = search({SEED: seeds}, branch=commit, parallel=online(), return_state=True)
+    state = search_here(grid={SEED: seeds}, branch=commit, parallel=online())
     if not state.is_completed():
         raise InputError(f"search: {state.message}")
     origin, results = git(ROOT, "remote", "get-url", "origin").strip(), {}
