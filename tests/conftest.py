@@ -46,6 +46,8 @@ PARAMS: dict[str, dict[str, Any]] = {
 }
 DEAD_PROXY = "http://127.0.0.1:9"
 STRANGE_GIT = """
+[checkout]
+    guess = false
 [clone]
     defaultRemoteName = upstream
 [color]
@@ -65,6 +67,8 @@ STRANGE_GIT = """
     program = false
 [init]
     templateDir = {0}
+[push]
+    gpgSign = true
 [status]
     showUntrackedFiles = no
 [user]
