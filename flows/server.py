@@ -22,7 +22,7 @@ from flows.schedule import POOL, SEARCH
 from mnist_pipeline.__main__ import one_line_errors
 from mnist_pipeline.files import InputError
 
-FLOWS = ["retrain", "trial", "search"]
+FLOWS = ["retrain", "collect", "trial", "search"]
 # Events are named after states, by the states' own names: Refused is one of flows/stages.py.
 ENDS = ("Completed", "Refused", "Failed", "Cancelled", "Crashed", "TimedOut")
 

@@ -2,12 +2,14 @@
 
 import httpx
 import pytest
-from conftest import git
+from conftest import ROOT, git
 from flows import clones
 from flows.clones import temporary_clone
 from flows.repro import run_stage
-from flows.server import AUTOMATIONS, ENDS
+from flows.server import AUTOMATIONS, ENDS, FLOWS
 from service import FINAL
+
+from mnist_pipeline.files import parse_yaml
 
 CACHED = dict.fromkeys(("download", "train", "evaluate", "save"), "Cached")
 
@@ -86,3 +88,9 @@ def test_deploying_again_changes_nothing_by_itself(service):
 def test_every_end_of_a_run_disarms_the_automations():
     """Events are named after states: a run's own name for its end is among the expected ones."""
     assert {"Refused", *(name.capitalize() for name in FINAL)} <= set(ENDS)
+
+
+def test_every_deployed_flow_is_watched():
+    """A run that is killed with its worker would else be Running for ever."""
+    deployments = parse_yaml((ROOT / "prefect.yaml").read_text(), "prefect.yaml")["deployments"]
+    assert {each["entrypoint"].rpartition(":")[2] for each in deployments} == {*FLOWS}
