@@ -120,6 +120,22 @@ def test_drawing_with_a_finger_on_a_phone(open_page: Open, server: Server) -> No
     assert page.evaluate("[scrollY, document.documentElement.scrollWidth]") == [0, 360]
 
 
+def test_a_second_finger_draws_nothing(open_page: Open) -> None:
+    """Nor does it bend the first one's stroke: it may be a palm."""
+    page = open_page(**PHONE)
+    touch = page.context.new_cdp_session(page)
+    for kind, fingers in (
+        ("touchStart", [(0.3, 0.2)]),
+        ("touchStart", [(0.3, 0.2), (0.8, 0.2)]),
+        ("touchMove", [(0.3, 0.8), (0.8, 0.7)]),
+        ("touchEnd", []),
+    ):
+        points = [{"x": x, "y": y, "id": at} for at, (x, y) in enumerate(on_screen(page, fingers))]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    expect(page.locator("#words")).to_have_text(ANSWER)
+    assert page.evaluate(INKED) == 40  # one straight line
+
+
 def test_drawing_with_the_keyboard_alone(open_page: Open, server: Server) -> None:
     """Tab, Space and arrows draw; a lifted pen leaves no ink; Escape clears."""
     page = open_page()

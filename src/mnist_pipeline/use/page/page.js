@@ -5,13 +5,13 @@ const bars = Array.from({ length: 10 }, () => $("bars").appendChild(document.cre
 const percent = (part) => `${(100 * part).toFixed(1)}\u00a0%`;
 const place = (event) => [event.offsetX, event.offsetY].map((v) => (v * SIDE) / paper.clientWidth);
 const sentence = (text = "") => text && text[0].toUpperCase() + text.slice(1).replace(/\.?$/, ".");
-let at, timer, drawing; // where the pen is; when the drawing will be sent; whether a stroke is drawn
+let at, timer, pointer; // where the pen is; when the drawing will be sent; what draws a stroke
 let picture, failed; // the last one sent; whether the server did not answer
 let newest = 0, shown = 0; // pictures are numbered: the last one, and the last one answered
 
 function clear() {
   timer = clearTimeout(timer);
-  drawing = false;
+  pointer = null;
   picture = null;
   shown = ++newest; // answers that are on their way come too late
   ink.fillStyle = "white";
@@ -113,16 +113,18 @@ async function look() {
 }
 
 paper.onpointerdown = (event) => {
-  if (event.button || !event.isPrimary) return;
-  paper.setPointerCapture(event.pointerId);
-  drawing = true;
+  if (event.button || pointer !== null) return; // a second finger, or a palm beside the pen
+  pointer = event.pointerId;
+  paper.setPointerCapture(pointer);
   move(place(event));
   draw(at);
 };
-paper.onpointermove = (event) => {
-  if (drawing && paper.hasPointerCapture(event.pointerId)) draw(place(event));
+paper.onpointermove = (event) => event.pointerId === pointer && draw(place(event));
+paper.onlostpointercapture = (event) => {
+  if (event.pointerId !== pointer) return;
+  pointer = null;
+  sendDrawing();
 };
-paper.onlostpointercapture = () => drawing && sendDrawing();
 paper.onkeydown = (event) => {
   const [x, y] = KEYS[event.key] ?? [0, 0], space = event.key === " ";
   if (!(x || y || space) || event.ctrlKey || event.altKey || event.metaKey) return;
