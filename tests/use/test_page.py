@@ -136,6 +136,25 @@ def test_a_second_finger_draws_nothing(open_page: Open) -> None:
     assert page.evaluate(INKED) == 40  # one straight line
 
 
+def test_drawing_on_a_selected_page(open_page: Open) -> None:
+    """The mouse draws; it does not drag what Ctrl+A has selected."""
+    page = open_page()
+    page.keyboard.press("Control+a")
+    draw(page, SEVEN)
+    assert page.evaluate(INKED) > 0
+    expect(page.locator("#words")).to_have_text(ANSWER)
+
+
+@pytest.mark.parametrize("size", [(1280, 640), (640, 400), (320, 480)])
+def test_the_paper_fits_the_window(open_page: Open, size: tuple[int, int]) -> None:
+    """Also on a laptop at 200 %; the pen's mark is where the pen is, at the lower edge too."""
+    page = open_page(viewport={"width": size[0], "height": size[1]})
+    sheet, paper = (page.locator(name).bounding_box() for name in ("#sheet", "#paper"))
+    assert sheet is not None
+    assert sheet == paper
+    assert sheet["height"] <= 0.65 * size[1]
+
+
 def test_drawing_with_the_keyboard_alone(open_page: Open, server: Server) -> None:
     """Tab, Space and arrows draw; a lifted pen leaves no ink; Escape clears."""
     page = open_page()

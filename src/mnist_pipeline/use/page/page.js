@@ -134,7 +134,7 @@ paper.onkeydown = (event) => {
   $("pen").className ? draw(to) : move(to);
 };
 addEventListener("keydown", (event) => event.key === "Escape" && clear());
-ondragover = (event) => event.preventDefault();
+ondragover = ondragstart = (event) => event.preventDefault(); // what is selected stays there
 ondrop = (event) => (event.preventDefault(), take(event.dataTransfer.files[0]));
 addEventListener("paste", (event) => take(event.clipboardData.files[0]));
 $("clear").onclick = clear;
