@@ -175,11 +175,13 @@ def test_a_photo_chosen_or_dropped(open_page: Open, server: Server) -> None:
     choose(page, photo("white", "black"))
     expect_answer(page, server)
     choose(page, b"seven", "text/plain")
-    expect_refusal(page, "Expected a picture, found another type.")
-    drop(page, photo("black", "white"))
+    expect_refusal(page, "Expected a picture such as JPEG or PNG, found something else.")
+    choose(page, photo("black", "white"), "application/x-what-pillow-reads")
     expect_answer(page, server)
     drop(page, b"seven")
     expect_refusal(page, "Expected a picture such as JPEG or PNG, found something else.")
+    drop(page, photo("white", "black"))
+    expect_answer(page, server)
 
 
 def test_a_correction_is_kept(open_page: Open, tmp_path: Path, monkeypatch: Any) -> None:

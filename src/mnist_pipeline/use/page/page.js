@@ -35,7 +35,7 @@ function draw(to) {
   ink.lineTo(at[0] + 0.01, at[1]); // without any length there would be no dot
   ink.stroke();
   timer ??= setTimeout(sendDrawing, 150);
-  $("labels").className = "early"; // a correction is of the whole drawing
+  $("labels").disabled = true; // a correction is of the whole drawing
 }
 
 function sendDrawing() {
@@ -49,7 +49,7 @@ async function take(file) {
   clear();
   const mine = ++newest, bytes = await file.arrayBuffer().catch(() => null);
   if (!bytes) return show("This file cannot be read.");
-  send(new Blob([bytes], { type: file.type }), mine);
+  send(new Blob([bytes], { type: "image/*" }), mine); // not every picture has a type here
   const photo = await createImageBitmap(file).catch(() => null);
   if (!photo || mine < newest) return; // only the server can read it, or it was cleared
   const scale = SIDE / Math.max(photo.width, photo.height);
@@ -59,27 +59,22 @@ async function take(file) {
 async function send(blob, mine) {
   if (mine < newest) return; // a file that was read too late
   picture = blob;
-  const answer = await post("/predict");
+  const answer = await request("/predict", blob);
   if (mine <= shown) return;
   shown = mine;
   failed = !answer;
   show(sentence(answer?.detail), answer?.probabilities, answer?.pixels);
-  $("labels").className = timer || mine < newest ? "early" : "";
+  $("labels").disabled ||= timer || mine < newest;
 }
 
 async function correct(label) {
-  const corrected = picture, reply = await post(`/corrections/${label}`);
+  const corrected = picture, reply = await request(`/corrections/${label}`, picture);
   if (picture === corrected) $("kept").textContent = sentence(reply?.detail);
 }
 
-function post(path) {
-  const headers = { "Content-Type": picture.type || "application/octet-stream" };
-  return request(path, { method: "POST", body: picture, headers });
-}
-
-async function request(path, options) {
-  const signal = AbortSignal.timeout(10_000);
-  const reply = await fetch(path, { ...options, signal }).catch(() => null);
+async function request(path, body) {
+  const options = { method: body ? "POST" : "GET", body, signal: AbortSignal.timeout(10_000) };
+  const reply = await fetch(path, options).catch(() => null);
   $("gone").textContent = reply ? "" : "The server does not answer.";
   return reply?.json().catch(() => ({ detail: "the server failed" }));
 }
@@ -95,7 +90,7 @@ function show(words, probabilities = [], pixels = []) {
     bar.className = digit === best ? "best" : "";
     bar.style.setProperty("--part", probabilities[digit] ?? 0);
   });
-  $("labels").hidden = best < 0;
+  $("labels").disabled = best < 0;
   $("kept").textContent = "";
   const image = new ImageData(28, 28);
   pixels.forEach((grey, index) => image.data.set([grey, grey, grey, 255], 4 * index));
@@ -140,11 +135,8 @@ addEventListener("paste", (event) => take(event.clipboardData.files[0]));
 $("clear").onclick = clear;
 $("file").onchange = (event) => take(event.target.files[0]);
 $("file").onclick = (event) => (event.target.value = ""); // the same file may be chosen again
-bars.forEach((bar, label) => {
-  const button = $("labels").appendChild(document.createElement("button"));
-  button.textContent = label;
-  button.onclick = () => correct(label);
-});
+$("labels").innerHTML += bars.map((_, n) => `<button value="${n}">${n}</button>`).join("");
+$("labels").onclick = ({ target }) => target.value && correct(target.value);
 clear();
 look();
 setInterval(look, 5000);
