@@ -86,9 +86,9 @@ function show(words, probabilities = [], pixels = []) {
   const article = best === 8 ? "an" : "a";
   $("words").textContent = parts[best] ? `It is ${article} ${best} (${parts[best]}).` : words;
   bars.forEach((bar, digit) => {
-    bar.innerHTML = `${digit} <i></i> <span>${parts[digit] ?? ""}</span>`;
+    bar.innerHTML = `${digit} <progress value="${probabilities[digit] ?? 0}" aria-hidden="true">
+      </progress> <span>${parts[digit] ?? ""}</span>`;
     bar.className = digit === best ? "best" : "";
-    bar.style.setProperty("--part", probabilities[digit] ?? 0);
   });
   $("labels").disabled = best < 0;
   $("kept").textContent = "";
