@@ -103,6 +103,15 @@ def test_ink_is_the_same_in_a_shadow(angle):
     assert alike(*(ndimage.gaussian_filter(each.astype(float), 1) for each in shaded)) > 0.8
 
 
+def test_closely_squared_paper():
+    """What lies between the lines is paper, not light ink."""
+    squared = np.asarray(drawing(SEVEN, width=6)).copy()
+    for at in range(0, 280, 14):
+        for lines in (squared[at : at + 2], squared[:, at : at + 2]):
+            np.minimum(lines, 150, out=lines)
+    assert alike(seen(Image.fromarray(squared)), seen(drawing(SEVEN, width=6))) > 0.9
+
+
 def test_light_that_is_too_strong():
     """Where the paper is white because the camera sees no more, it is paper all the same."""
     light = np.linspace(0.5, 1.5, 280)[:, None] * np.linspace(0.8, 1.2, 280)

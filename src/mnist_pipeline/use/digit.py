@@ -113,7 +113,9 @@ def is_ink_light(grey: Grey) -> bool:
     tone = np.log(grey)  # a shadow takes the same share of ink and of paper
 
     def weigh(width: int) -> float:
-        light, dark = ndimage.white_tophat(tone, width), ndimage.black_tophat(tone, width)
+        hats = ndimage.white_tophat(tone, width), ndimage.black_tophat(tone, width)
+        # What most of the picture has is paper, such as that between close lines.
+        light, dark = ((hat - np.median(hat)).clip(0) for hat in hats)
         return float((light**2 - dark**2).sum() / width**3)
 
     return sum(map(weigh, NARROW)) > 0
