@@ -78,10 +78,10 @@ def push(folder: Path, waiting: list[Path]) -> str:
     if not count:
         return "nothing new"
     git(folder, "add", "data/new")
-    message = f"--message=Add {count} images that people have labelled"
+    message = f"--message=Add images that people have labelled: {count}"
     git(folder, "commit", "--quiet", message)
     git(folder, "push", "--quiet", "origin", f"HEAD:refs/heads/{branch}")
-    return f"{branch}: {count} images"
+    return f"{branch}: images added: {count}"
 
 
 def find_pushed(folder: Path) -> Known:

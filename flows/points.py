@@ -19,7 +19,7 @@ from optuna.distributions import (
 from pydantic import Field
 
 from flows.clones import Key, Overrides, Value
-from mnist_pipeline.files import InputError, Record
+from mnist_pipeline.files import InputError, Record, read_params
 from mnist_pipeline.review.ranking import SEED
 
 
@@ -83,6 +83,20 @@ def to_seeds(values: list[Value] | Range | None) -> list[Overrides]:
     return [{SEED: seed} for seed in dict.fromkeys(values)] if values else [{}]
 
 
+def plan(
+    folder: Path, grid: Grid, sampler: Sampler | None, seed: int, trials: int | None
+) -> tuple[Space, list[Overrides], optuna.Study, int]:
+    """What a search varies, seeds apart; the seeds; Optuna's study; how many points to try.
+
+    Raises InputError for what a clone's params.yaml, the sampler or Optuna does not take.
+    """
+    check(folder, grid)
+    seeds = to_seeds(grid.get(SEED))
+    space = to_space(grid, read_params(folder))
+    space.pop(SEED, None)
+    return space, seeds, *create_study(space, sampler, seed, trials)
+
+
 def create_study(
     space: Space, sampler: Sampler | None, seed: int, trials: int | None
 ) -> tuple[optuna.Study, int]:
@@ -104,7 +118,7 @@ def create_study(
     else:  # several points are asked for before one is told: constant_liar keeps them apart
         chosen = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
     if trials is None:
-        raise InputError("trials: expected a number, since only a grid has an end")
+        raise InputError("trials: expected a number, such as trials=20, as only a grid has an end")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.create_study(sampler=chosen, direction="maximize"), trials
 

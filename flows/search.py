@@ -30,16 +30,7 @@ from pydantic import Field
 from flows.clones import ROOT, temporary_clone
 from flows.coordinator import DEPLOYMENT, Trials, online
 from flows.gate import approve
-from flows.points import (
-    Grid,
-    Sampler,
-    Space,
-    check,
-    create_study,
-    explore,
-    to_seeds,
-    to_space,
-)
+from flows.points import Grid, Sampler, Space, explore, plan
 from flows.publish import COMMITTED, push
 from flows.repro import has_remote
 from flows.schedule import POOL, free_port, service
@@ -51,7 +42,7 @@ from mnist_pipeline.leash import leashed
 from mnist_pipeline.review.audit import warn_of_changes
 from mnist_pipeline.review.git import git
 from mnist_pipeline.review.pictures import write
-from mnist_pipeline.review.ranking import FAULT, SEED, describe, draw, rank, winner
+from mnist_pipeline.review.ranking import FAULT, describe, draw, rank, winner
 from mnist_pipeline.review.statistics import ALPHA
 
 BUILD = ROOT / "build/search"
@@ -84,18 +75,14 @@ def search(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
     """
     try:
         with temporary_clone(repository, branch) as folder:
-            check(folder, grid)
-            params = read_params(folder)
-            check_ranking(folder, grid, params, publish)
-            space = to_space(grid, params)
-            seeds = to_seeds(grid.get(SEED))
-            space.pop(SEED, None)
-            study, number = create_study(space, sampler, seed, trials)
+            space, seeds, study, number = plan(folder, grid, sampler, seed, trials)
+            check_ranking(folder, grid, publish)
             found = Trials(folder, repository, parallel, seeds, number)
             explore(study, space, number, parallel, found.score)
             table = pd.DataFrame(found.rows.values())
             ranking = rank(table)
-            show(table, ranking, space, repository == str(ROOT))
+            base = branch or found.commit[:7]
+            show(table, describe(table, ranking, base, repository == str(ROOT)), space)
             proposed = f"; {propose(found, ranking, branch)}" if publish == "branch" else ""
     except CancelledRun:
         return Cancelled(message="its trials are cancelled, too")
@@ -106,19 +93,18 @@ def search(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
     return Completed(message=f"{len(table)} trials{proposed}")
 
 
-def check_ranking(folder: Path, grid: Grid, params: dict[str, Any], publish: str) -> None:
+def check_ranking(folder: Path, grid: Grid, publish: str) -> None:
     """Raises InputError for a search whose end would be in vain."""
     key = "train.validation_fraction"
-    held_out = grid.get(key, [params["train"]["validation_fraction"]])
+    held_out = grid.get(key, [read_params(folder)["train"]["validation_fraction"]])
     if 0 in held_out if isinstance(held_out, list) else held_out.low == 0:
         raise InputError(f"{key}: expected above 0, as those images rank the trials")
     if publish == "branch" and not has_remote(folder):
         raise InputError("publish: expected a DVC remote for the data, found none")
 
 
-def show(trials: pd.DataFrame, ranking: pd.DataFrame, space: Space, here: bool) -> None:
+def show(trials: pd.DataFrame, text: str, space: Space) -> None:
     """Say what was found and what to do next, on stdout, in Prefect and in build/search."""
-    text = describe(trials, ranking, here)
     artifacts.create_markdown_artifact(text, key="search-ranking")
     write_atomically(BUILD / "trials.csv", trials.to_csv(index=False).encode())
     logarithmic = {key for key, one in space.items() if getattr(one, "log", False)}
@@ -148,7 +134,9 @@ def main() -> None:
         print(f"Workers of the pool {POOL}: {online()}")
         state = search_here(**options)
         sys.exit({"Completed": 0, "Refused": 2}.get(str(state.name), 1))
-    check(ROOT, options["grid"])  # before a server starts
+    # What would be refused is refused before a server starts.
+    plan(ROOT, *(options[name] for name in ("grid", "sampler", "seed", "trials")))
+    check_ranking(ROOT, options["grid"], options["publish"])
     warn_of_changes("the search")
     port, log = free_port("0"), BUILD / "service.log"
     log.parent.mkdir(parents=True, exist_ok=True)

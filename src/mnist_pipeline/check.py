@@ -35,7 +35,7 @@ def main() -> None:
     check_combination(train, platform, machine.processes)
     for key, values in others.items():
         check(params, key, values)
-    print("params.yaml: each value, taken by itself, is one that its stage takes")
+    print("params.yaml: every value is valid by itself")
 
 
 def check(params: dict[str, Record], key: str, values: list[Any]) -> None:

@@ -50,10 +50,10 @@ def test_one_commit_a_day(origin):
     main = git(origin, "rev-parse", "main")
     correct(*range(10))
     branch, _, what = empty(origin).partition(": ")
-    assert (branch[:7], what) == ("images/", "10 images")
+    assert (branch[:7], what) == ("images/", "images added: 10")
     assert proposed(origin, branch) == names(*range(10))
     correct(10)
-    assert collect.collect.fn(str(origin)).message == f"{branch}: 1 images"
+    assert collect.collect.fn(str(origin)).message == f"{branch}: images added: 1"
     assert proposed(origin, branch) == names(*range(11))
     assert git(origin, "rev-parse", "main") == main
     assert git(origin, "rev-list", "--count", f"main..{branch}") == "2\n"
@@ -78,7 +78,7 @@ def test_what_is_only_in_the_checkout_is_pushed(origin, tmp_path):
     path = place(image(1), 3)
     write_atomically(tmp_path / path, encode(image(1)))
     correct(1)
-    assert empty(origin).endswith(": 1 images")
+    assert empty(origin).endswith(": images added: 1")
 
 
 def test_failed_push_loses_nothing(origin):
@@ -91,7 +91,7 @@ def test_failed_push_loses_nothing(origin):
         empty(origin)
     assert waiting() == 2
     hook.unlink()
-    assert empty(origin).endswith(": 2 images")
+    assert empty(origin).endswith(": images added: 2")
     assert waiting() == 0
 
 
@@ -127,7 +127,7 @@ def test_two_collectors(origin, monkeypatch):
     others = []
     meanwhile(monkeypatch, "add", lambda: (correct(2), others.append(empty(origin)), correct(3)))
     branch, _, what = empty(origin).partition(": ")
-    assert [what, *others] == ["1 images", f"{branch}: 2 images"]
+    assert [what, *others] == ["images added: 1", f"{branch}: images added: 2"]
     assert proposed(origin, branch) == names(1, 2, 3)
     assert waiting() == 0
 
@@ -136,7 +136,7 @@ def test_correction_meanwhile_stays(origin, monkeypatch):
     """What comes while a collector is at work waits for the next one."""
     correct(1)
     meanwhile(monkeypatch, "push", lambda: correct(2))
-    assert empty(origin).endswith(": 1 images")
+    assert empty(origin).endswith(": images added: 1")
     assert waiting() == 1
 
 

@@ -66,7 +66,7 @@ def test_tpe_learns_from_what_it_is_told():
     [
         ({"train.lr": {"low": 2, "high": 1}}, "tpe", "grid: train.lr: `low <= high` must hold"),
         (RANGES, "grid", "sampler: expected random or tpe for a range, found grid"),
-        (RANGES, "random", "trials: expected a number, since only a grid has an end"),
+        (RANGES, "random", "trials: expected a number, such as trials=20"),
     ],
 )
 def test_refused_before_any_trial(grid, sampler, message):

@@ -158,9 +158,13 @@ def test_refused_before_any_trial(service, origin, done):
 def test_refused_before_a_server_starts(monkeypatch, capsys):
     """Where this machine is to search by itself, too: one line, and exit status 2."""
     monkeypatch.setattr(search, "service", lambda *_, **__: pytest.fail("it was started"))
-    monkeypatch.setattr(sys, "argv", ["", '{"train.speed": [1]}'])
-    with temporary_settings({PREFECT_API_URL: ""}):
-        assert refusal(search.main, capsys) == "values: train.speed: unknown key"
+    for grid, says in (
+        ('{"train.speed": [1]}', "values: train.speed: unknown key"),
+        ('{"train.lr": {"low": 1, "high": 2}}', "trials: expected a number, such as trials=20"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["", grid])
+        with temporary_settings({PREFECT_API_URL: ""}):
+            assert refusal(search.main, capsys).startswith(says)
 
 
 @pytest.mark.parametrize(
@@ -173,11 +177,10 @@ def test_refused_before_a_server_starts(monkeypatch, capsys):
 )
 def test_search_that_would_be_in_vain_is_refused(tmp_path, grid, share, publish, says):
     """Without images to rank by, or without a place for what is to be proposed."""
-    repository(tmp_path, {"params.yaml": ""})
-    params = {"train": {"validation_fraction": share}}
+    repository(tmp_path, {"params.yaml": f"train: {{validation_fraction: {share}}}"})
     with pytest.raises(InputError, match=says):
-        search.check_ranking(tmp_path, grid, params, publish)
-    search.check_ranking(tmp_path, {"train.validation_fraction": [0.1]}, params, "none")
+        search.check_ranking(tmp_path, grid, publish)
+    search.check_ranking(tmp_path, {"train.validation_fraction": [0.1]}, "none")
 
 
 def test_search_with_nothing_prepared(tmp_path):

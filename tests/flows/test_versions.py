@@ -122,7 +122,10 @@ def test_refused_rollbacks(origin):
     before = git(origin, "for-each-ref")
     for name, reason in (
         ("v1.0.1", "v1.0.1: expected another version than that in production"),
-        ("v7.0.0", "v7.0.0: expected a version of mnist-cnn or its stage; there are: v1.0.0"),
+        (
+            "v7.0.0",
+            "v7.0.0: expected a version of mnist-cnn or its stage; versions: v1.0.0",
+        ),
         ("", "v1.0.0: its data cannot be had"),
     ):
         with pytest.raises(InputError, match=reason):

@@ -38,5 +38,5 @@ def test_good_values_pass(workspace, monkeypatch, capsys):
     """Nothing is run or written."""
     monkeypatch.setattr("sys.argv", ["check", '{"train.lr": [0.1, 2], "train.seed": [7]}'])
     check.main()
-    assert "each value, taken by itself, is one that its stage takes" in capsys.readouterr().out
+    assert "every value is valid by itself" in capsys.readouterr().out
     assert not (workspace / "models").exists()

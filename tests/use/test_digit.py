@@ -124,11 +124,14 @@ def test_whatever_the_file():
     """Colour, transparency, 16 bits, white ink, a small or a large sheet: one and the same."""
     expected = seen(drawing(SEVEN))
     deep = Image.fromarray(np.asarray(drawing(SEVEN, ink=80)).astype(np.uint16) * 257)
-    clear = drawing(SEVEN, ink=(0, 0, 0, 255), paper=(0, 0, 0, 0), mode="RGBA")
+    black, white = (
+        drawing(SEVEN, ink=(grey, grey, grey, 255), paper=(grey, grey, grey, 0), mode="RGBA")
+        for grey in (0, 255)
+    )
     blue = drawing(SEVEN, ink=(0, 0, 120), paper=(250, 240, 200), mode="RGB")
     large = drawing(SEVEN).resize((1120, 1120))
     wide = drawing(SEVEN, size=(700, 300))
-    for picture in (deep, clear, blue, large, wide, drawing(SEVEN, ink=255, paper=0)):
+    for picture in (deep, black, white, blue, large, wide, drawing(SEVEN, ink=255, paper=0)):
         assert alike(seen(picture), expected) > 0.97
 
 

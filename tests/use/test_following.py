@@ -113,7 +113,7 @@ def test_app_follows_production(origin):
         retrained(origin)
         said = wait_until(lambda: problem(url), 60, "the app says so")
         assert said["version"] == "v1.0.2"
-        assert said["problem"].startswith("v1.0.3: expected an ONNX file of save")
+        assert said["problem"].startswith("v1.0.3: expected an ONNX file that save wrote")
         assert f"warning: {said['problem']}\n" in iter(process.stdout.readline, "")
 
 
@@ -155,6 +155,6 @@ def test_a_version_by_name_or_stage(origin):
 
     git(origin, "tag", "--annotate", "--message=by hand", "mnist-cnn@v1.0.1", "main")
     assert [chosen(), chosen("--version", "v1.0.1")] == ["v1.0.0", "v1.0.1"]
-    expected = "dev: expected a version of mnist-cnn or its stage; there are: v1.0.0, v1.0.1"
+    expected = "dev: expected a version of mnist-cnn or its stage; versions: v1.0.0, v1.0.1"
     with pytest.raises(InputError, match=expected):
         chosen("--stage", "dev")

@@ -63,9 +63,9 @@ def test_bad_pictures_do_not_stop_the_others(pictures, monkeypatch, capsys):
 def test_other_models(pictures, monkeypatch, capsys):
     """A file that save did not write is refused, and so is none, and an empty name of a stage."""
     monkeypatch.setattr(sys, "argv", ["predict", "seven.png", "--model", "notes.txt"])
-    assert refusal(predict.main, capsys).startswith("notes.txt: expected an ONNX file of save")
+    assert refusal(predict.main, capsys).startswith("notes.txt: expected an ONNX file")
     monkeypatch.setattr(sys, "argv", ["predict", "seven.png", "--model", "none.onnx"])
-    said = "none.onnx: expected an ONNX file of save, found none; "
+    said = "none.onnx: expected an ONNX file that save wrote, found none; "
     said += "make run writes one (of digits: in build/digits)"
     assert refusal(predict.main, capsys) == said
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--repository", "."])

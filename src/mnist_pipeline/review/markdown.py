@@ -139,7 +139,7 @@ def often(p_value: float) -> str:
     if p_value < 0.001:
         return "less than once in 1,000 times"
     if p_value == 1:
-        return "always"
+        return "every time"
     of = 1000 if p_value < 0.01 else 100
     times = round(of * p_value)
     return f"{'once' if times == 1 else f'{times:,} times'} in {of:,}"

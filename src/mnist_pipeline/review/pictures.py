@@ -62,11 +62,11 @@ def read_history(folder: Path) -> Curves:
 
     Raises InputError where it is malformed.
     """
-    rows = list(csv.DictReader(read_text(folder / HISTORY).splitlines()))
     names = ["epoch", *LOSSES, *ACCURACY]
     try:
+        rows = list(csv.DictReader(read_text(folder / HISTORY).splitlines()))
         return {name: [float(row[name] or "nan") for row in rows] for name in names}
-    except (KeyError, TypeError, ValueError) as error:
+    except (csv.Error, KeyError, TypeError, ValueError) as error:
         expected = f"columns {', '.join(names)} with numbers"
         raise InputError(f"{HISTORY}: expected {expected}, found: {error}") from error
 

@@ -42,10 +42,11 @@ def winner(ranking: pd.DataFrame) -> str:
     return best if isinstance(best, str) else ""
 
 
-def describe(trials: pd.DataFrame, ranking: pd.DataFrame, here: bool) -> str:
+def describe(trials: pd.DataFrame, ranking: pd.DataFrame, base: str, here: bool) -> str:
     """The ranking, what failed, and the commands for the next step, in Markdown.
 
-    `here`: the experiments are in this checkout already.
+    `base`: the branch or commit that was searched, for the report. `here`: the experiments are in
+    this checkout already.
     """
     failed = trials[trials[FAULT] != ""]
     faults = [f"- {name}: {fault}" for name, fault in zip(failed[NAME], failed[FAULT], strict=True)]
@@ -54,7 +55,7 @@ def describe(trials: pd.DataFrame, ranking: pd.DataFrame, here: bool) -> str:
         steps = [
             *([] if here else [f"dvc exp pull origin {best}"]),
             "dvc exp show",
-            f"python -m mnist_pipeline report --base main --head {best}",
+            f"python -m mnist_pipeline report --base {base} --head {best}",
             f"dvc exp apply {best}",
         ]
         lines += ["", "```", *steps, "```"]

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, ImageStat, UnidentifiedImageError
 from scipy import ndimage
 
 from mnist_pipeline.files import InputError
@@ -65,13 +65,15 @@ def read_picture(file: Path | BinaryIO) -> Image.Image:
 
 
 def flatten(picture: Image.Image) -> Image.Image:
-    """A picture of 8 bits, with white where it is transparent."""
+    """A picture of 8 bits, white where it is transparent, black below light ink."""
     if picture.mode[0] in "IF":  # 16 or 32 bits, which Pillow would cut off at 255
         values = np.asarray(picture, dtype=np.float64)
         return Image.fromarray((255 * values / max(values.max(), 1)).clip(0).astype(np.uint8))
     if picture.has_transparency_data:
-        white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture.convert("RGBA"))
+        seen = picture.convert("RGBA")
+        light = ImageStat.Stat(seen.convert("L"), seen.getchannel("A")).mean[0] > 127
+        ground = Image.new("RGBA", seen.size, "black" if light else "white")
+        return Image.alpha_composite(ground, seen)
     return picture
 
 

@@ -39,7 +39,9 @@ def load(content: bytes, version: str, commit: str = "") -> Network:
         network = Network(session, version, commit, hashlib.sha256(content).hexdigest())
         answer = network.probabilities(np.zeros((SIDE, SIDE), np.uint8))
     except Exception as error:  # onnxruntime's errors share no other class
-        raise InputError(f"{version}: expected an ONNX file of save, found: {error}") from error
+        raise InputError(
+            f"{version}: expected an ONNX file that save wrote, found: {error}"
+        ) from error
     if answer.shape != (CLASSES,) or not abs(answer.sum() - 1) < 1e-3:
         raise InputError(f"{version}: expected probabilities of {CLASSES} digits, found others")
     return network
@@ -62,7 +64,7 @@ def choose(options: argparse.Namespace) -> Network:
         path = options.model or ONNX
         if not path.exists():
             advice = "make run writes one (of digits: in build/digits)"
-            raise InputError(f"{path}: expected an ONNX file of save, found none; {advice}")
+            raise InputError(f"{path}: expected an ONNX file that save wrote, found none; {advice}")
         return load(path.read_bytes(), str(path))
     if options.model:
         raise InputError("--repository: expected a version of it, found --model, which is a file")

@@ -56,8 +56,8 @@ def find(tags: Tags, stage: str | None, name: str | None) -> Version:
     named = {each.name: each for each in tags.versions}
     found = named.get(name) if name else tags.in_stage(stage or "")
     if found is None:
-        known = ", ".join(named) or "no version"
-        expected = f"expected a version of {ARTIFACT} or its stage; there are: {known}"
+        known = ", ".join(named) or "none yet"
+        expected = f"expected a version of {ARTIFACT} or its stage; versions: {known}"
         raise InputError(f"{name or stage}: {expected}")
     return found
 
