@@ -124,11 +124,10 @@ def wait_for_health(server: subprocess.Popen[bytes]) -> None:
     """Return when the server answers; InputError where it does not come up."""
     deadline = time.monotonic() + START
     while server.poll() is None and time.monotonic() < deadline:
-        try:
+        with suppress(httpx.TransportError):
             if httpx.get(f"{os.environ['PREFECT_API_URL']}/health").is_success:
                 return
-        except httpx.TransportError:
-            time.sleep(0.5)
+        time.sleep(0.5)
     raise InputError("Prefect's server does not answer; see its messages")
 
 

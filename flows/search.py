@@ -118,7 +118,7 @@ def propose(found: Trials, ranking: pd.DataFrame, branch: str) -> str:
         raise InputError("no trial was trained")
     git(found.folder, "checkout", "--quiet", ref_of(found.commit, best), "--", *COMMITTED)
     verdict = approve(found.folder, "branch", ALPHA)
-    return f"{push(found.folder, branch, 'branch', verdict)}: {verdict}"
+    return f"{push(found.folder, branch, 'branch', verdict) or 'nothing new'}: {verdict}"
 
 
 def search_here(**options: Any) -> State[Any]:

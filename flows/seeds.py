@@ -24,7 +24,7 @@ from mnist_pipeline.review.result import Result, read_result
 def train(folder: Path, seeds: list[int]) -> dict[int, Result]:
     """The results of a clone's commit with these seeds, which origin has as experiments then."""
     commit = git(folder, "rev-parse", "HEAD").strip()
-    state = search_here(grid={SEED: seeds}, branch=commit, parallel=online())
+    state = search_here(grid={SEED: seeds}, branch=commit, parallel=min(200, online()))
     if not state.is_completed():
         raise InputError(f"search: {state.message}")
     origin, results = git(ROOT, "remote", "get-url", "origin").strip(), {}
