@@ -5,15 +5,19 @@ import re
 import subprocess
 import sys
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import psutil
 import pytest
 from conftest import copy_of_project, dvc, fresh_copy, git, python, refusal
-from flows import search
+from flows import coordinator, search
+from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelled
 from service import Service, bare, repository
 
 from mnist_pipeline.files import InputError
@@ -142,6 +146,26 @@ def test_search_from_the_dashboard_proposes_the_best(service, origin, done):
     branch = re.search(r"retrain/\w{12}", message)[0]
     changed = git(origin, "diff", "--name-only", f"main...{branch}").split()
     assert {"dvc.lock", "params.yaml", "metrics/history.csv"} <= {*changed}
+
+
+def test_deleted_runs_neither_answer_nor_are_waited_for(service, monkeypatch):
+    """A run under way is found; after an end another is ordered, whatever people have deleted."""
+    trials = SimpleNamespace(repository="", commit="")
+    with temporary_settings({PREFECT_API_URL: service.url}), get_client(sync_client=True) as client:
+        order = partial(coordinator.Trials.submit, trials, client, "trial-x", {}, delay=3600)
+        first = order()
+        assert order() == first
+        client.set_flow_run_state(first, Cancelled())
+        second = order()
+        client.set_flow_run_state(second, Cancelled())
+        client.delete_flow_run(first)
+        third, ours = order(), SimpleNamespace(id=str(second))
+        assert third not in {first, second}
+        monkeypatch.setattr(coordinator, "flow_run", ours)
+        assert [*coordinator.ended(client, [second, third])] == [second]
+        client.delete_flow_run(third)
+        assert coordinator.ended(client, [third])[third].message == "its run was deleted"
+        client.delete_flow_run(second)  # the other tests count the trials
 
 
 def test_refused_before_any_trial(service, origin, done):
