@@ -18,8 +18,7 @@ def test_its_search_lives_to_the_automations(tmp_path, monkeypatch):
         found.append(get_current_settings().flows.heartbeat_frequency)
         return Failed(message="enough")
 
-    for module in (search, seeds):
-        monkeypatch.setattr(module, "search", stands_in, raising=False)
+    monkeypatch.setattr(search, "search", stands_in)
     monkeypatch.setattr(seeds, "online", lambda: 1)
     git(repository(tmp_path, {}), "commit", "--quiet", "--allow-empty", "--message=x")
     with pytest.raises(InputError, match="search: enough"):
