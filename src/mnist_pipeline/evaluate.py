@@ -21,21 +21,10 @@ from pydantic import Field
 from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
 from torch import Tensor
 
-from mnist_pipeline import runtime
+from mnist_pipeline import files, runtime
 from mnist_pipeline.arithmetic import RuntimeParams
 from mnist_pipeline.dataset import read_pairs
-from mnist_pipeline.files import (
-    ERRORS,
-    METRICS,
-    NEW,
-    NEW_TEST,
-    PICTURE,
-    WEIGHTS,
-    InputError,
-    Record,
-    load_params,
-    write_atomically,
-)
+from mnist_pipeline.files import InputError, Record, load_params, write_atomically
 from mnist_pipeline.mnist import CLASSES, TEST_IMAGES, TEST_LABELS
 from mnist_pipeline.model import predict, read_weights
 from mnist_pipeline.new_images import read_new
@@ -54,15 +43,15 @@ def main() -> None:
     device = runtime.start(load_params("runtime", RuntimeParams))
     workers = Workers(load_params("machine", MachineParams).threads or cpu_count())
     images, labels = map(torch.from_numpy, read_pairs(TEST_IMAGES, TEST_LABELS))
-    names, *new = read_new(NEW_TEST)
+    names, *new = read_new(files.NEW_TEST)
     new_images, new_labels = map(torch.from_numpy, new)
-    net, provenance = read_weights(WEIGHTS)
+    net, provenance = read_weights(files.WEIGHTS)
     probabilities, new_probabilities = (
         predict(net.to(device), some.to(device), params.batch_size, workers).double().softmax(1)
         for some in (images, new_images)
     )
     if not torch.cat([probabilities, new_probabilities]).isfinite().all():
-        raise InputError(f"{WEIGHTS}: expected finite probabilities, found NaN: the loss diverged")
+        raise InputError(f"{files.WEIGHTS}: expected finite answers, found NaN: the loss diverged")
     metrics = score(probabilities.numpy(), labels.numpy()) | {"dry_run": provenance.dry_run}
     errors = misclassified(probabilities, labels)
     new_answers = answers(new_probabilities, new_labels, name=names)
@@ -70,10 +59,10 @@ def main() -> None:
         right = int((new_answers["label"] == new_answers["predicted"]).sum())
         metrics["new"] = {"correct": right, "total": len(names)}
 
-    write_atomically(METRICS, (json.dumps(metrics, indent=2) + "\n").encode())
-    write_atomically(ERRORS, errors.to_csv(index=False, float_format="%.6f").encode())
-    write_atomically(NEW, new_answers.to_csv(index=False, float_format="%.6f").encode())
-    write_atomically(PICTURE, draw(images, errors))
+    write_atomically(files.METRICS, (json.dumps(metrics, indent=2) + "\n").encode())
+    write_atomically(files.ERRORS, errors.to_csv(index=False, float_format="%.6f").encode())
+    write_atomically(files.NEW, new_answers.to_csv(index=False, float_format="%.6f").encode())
+    write_atomically(files.PICTURE, draw(images, errors))
     correct, total = metrics["correct"], metrics["total"]
     print(f"Test set: Average loss: {metrics['loss']:.4f}, Accuracy: {correct}/{total}")
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import sklearn
 import torch
 
 from mnist_pipeline.arithmetic import LIBRARIES, RuntimeParams, on_x86_64
@@ -49,6 +50,7 @@ def environment(device: torch.device, arithmetic: str) -> dict[str, str]:
         "arithmetic": arithmetic,
         "platform": f"{platform.system()}-{platform.machine()}",
         "numpy": np.__version__,
+        "scikit-learn": sklearn.__version__,
         "torch": torch.__version__.split("+")[0],
     }
     if device.type == "cuda":

@@ -9,22 +9,9 @@ from typing import Any
 import torch
 from pydantic import Field
 
+from mnist_pipeline import files
 from mnist_pipeline.export import onnx_bytes
-from mnist_pipeline.files import (
-    CARD,
-    ENVIRONMENT,
-    METRICS,
-    MODEL,
-    NEW_TRAIN,
-    ONNX,
-    WEIGHTS,
-    InputError,
-    Record,
-    load_params,
-    parse_json,
-    read_text,
-    write_atomically,
-)
+from mnist_pipeline.files import InputError, Record, load_params, read_text, write_atomically
 from mnist_pipeline.metrics import Metrics, parse_metrics
 from mnist_pipeline.mnist import DEVIATION, MEAN, SHA256
 from mnist_pipeline.model import Net, Provenance, read_weights
@@ -38,22 +25,22 @@ class SaveParams(Record):
 
 def main() -> None:
     floor = load_params("save", SaveParams).min_accuracy
-    net, provenance = read_weights(WEIGHTS)
-    metrics = parse_metrics(read_text(METRICS))
-    environment = parse_json(read_text(ENVIRONMENT), str(ENVIRONMENT))
+    net, provenance = read_weights(files.WEIGHTS)
+    metrics = parse_metrics(read_text(files.METRICS))
+    environment = files.parse_json(read_text(files.ENVIRONMENT), str(files.ENVIRONMENT))
     check_accuracy(metrics, floor)
-    write_atomically(MODEL, state_dict_bytes(net))
-    write_atomically(ONNX, onnx_bytes(net))
-    write_atomically(CARD, card(provenance, metrics, environment).encode())
+    write_atomically(files.MODEL, state_dict_bytes(net))
+    write_atomically(files.ONNX, onnx_bytes(net))
+    write_atomically(files.CARD, card(provenance, metrics, environment).encode())
     right = f"{metrics.correct}/{metrics.total} test images right"
-    print(f"{MODEL}, {ONNX}: {right}; {CARD} describes them")
+    print(f"{files.MODEL}, {files.ONNX}: {right}; {files.CARD} describes them")
 
 
 def check_accuracy(metrics: Metrics, floor: float) -> None:
     """Raises InputError below the floor; a dry run's accuracy means nothing and passes."""
     if metrics.accuracy < floor and not metrics.dry_run:
         raise InputError(
-            f"{METRICS}: accuracy: expected at least save.min_accuracy = {floor},"
+            f"{files.METRICS}: accuracy: expected at least save.min_accuracy = {floor},"
             f" found {metrics.accuracy}; nothing is exported"
         )
 
@@ -68,7 +55,7 @@ def state_dict_bytes(net: Net) -> bytes:
 def card(provenance: Provenance, metrics: Metrics, environment: dict[str, Any]) -> str:
     """The model card, in Markdown."""
     dry = "\n> **A dry run:** trained on one batch to try the pipeline. Not a usable model.\n"
-    new = [name for name in provenance.data if name.startswith(str(NEW_TRAIN))]
+    new = [name for name in provenance.data if name.startswith(str(files.NEW_TRAIN))]
     official = all(
         SHA256.get(name) == provenance.data[name] for name in provenance.data if name not in new
     )

@@ -20,20 +20,12 @@ from torch.optim import Adadelta
 from torch.optim.lr_scheduler import StepLR
 from tqdm import tqdm
 
-from mnist_pipeline import ranks, runtime
+from mnist_pipeline import files, ranks, runtime
 from mnist_pipeline.arithmetic import RuntimeParams
 from mnist_pipeline.batches import Data, Part, draw_seed, read_training_data, shuffle
 from mnist_pipeline.checkpoint import Checkpoint
 from mnist_pipeline.cuda_graph import CapturedGradient
-from mnist_pipeline.files import (
-    ENVIRONMENT,
-    HISTORY,
-    WEIGHTS,
-    InputError,
-    Record,
-    load_params,
-    write_atomically,
-)
+from mnist_pipeline.files import InputError, Record, load_params, write_atomically
 from mnist_pipeline.model import Net, Provenance, describe, normalize, predict, write_weights
 from mnist_pipeline.parallel import MachineParams, PowerOfTwo, Workers
 
@@ -79,9 +71,9 @@ def main() -> None:
     training.run_epochs(data, log.interval, find_checkpoint(provenance, environment, workers))
     if workers.rank == 0:
         table = pd.DataFrame(training.history).to_csv(index=False, float_format="%.6g")
-        write_weights(WEIGHTS, training.net, provenance)
-        write_atomically(HISTORY, table.encode())
-        write_atomically(ENVIRONMENT, (json.dumps(environment, indent=2) + "\n").encode())
+        write_weights(files.WEIGHTS, training.net, provenance)
+        write_atomically(files.HISTORY, table.encode())
+        write_atomically(files.ENVIRONMENT, (json.dumps(environment, indent=2) + "\n").encode())
     ranks.leave()
     used = f"processes: {workers.processes}, threads of each: {workers.threads}"
     print(f"Took {time.monotonic() - start:.0f} s; {used}, processor: {runtime.processor()}")

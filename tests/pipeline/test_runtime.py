@@ -194,7 +194,7 @@ def test_environment_tells_what_decides_bytes(monkeypatch):
     monkeypatch.setenv("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "1")
     monkeypatch.setenv("UNRELATED", "1")
     portable = runtime.environment(torch.device("cpu"), "portable")
-    assert list(portable) == ["device", "arithmetic", "platform", "numpy", "torch"]
+    assert list(portable) == ["device", "arithmetic", "platform", "numpy", "scikit-learn", "torch"]
     assert portable["torch"] == VERSION
     native = runtime.environment(torch.device("cpu"), "native")
     assert native == portable | {
