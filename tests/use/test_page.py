@@ -17,7 +17,8 @@ from mnist_pipeline.new_images import digest
 from mnist_pipeline.use import spool
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium: install one or set CHROMIUM")
-ANSWER = re.compile(r"^It is an? \d \([\d.]+\s%\)\.$")
+SENT = "fetch('version').then(() => 0)"  # when it is answered, what was sent before is known
+ANSWER = re.compile(r"^Read as \d \([\d.]+\s%\)\.$")
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
 Open = Callable[..., Page]
 
@@ -218,40 +219,53 @@ def answer_late(page: Page, route: Route) -> None:
     page.evaluate("new Promise((done) => setTimeout(done))")
 
 
-def test_late_answers_are_dropped(open_page: Open, server: Server) -> None:
-    """An answer that comes after a newer one, or after Clear, is not shown."""
+def test_one_picture_at_a_time(open_page: Open, server: Server) -> None:
+    """While the server thinks, a newer drawing waits; then it alone is answered and shown."""
     page, held = open_page(), list[Route]()
     page.route("**/predict", lambda route: held.insert(0, route))
-
-    def stroke() -> Route:
-        before = len(held)
-        draw(page, SEVEN)
-        wait_until(page, lambda: len(held) > before)
-        return held[0]
-
-    old, new = stroke(), stroke()
-    new.continue_()
-    expect_answer(page, server)
-    answer_late(page, old)
-    expect_answer(page, server)
-    old = stroke()
-    page.keyboard.press("Escape")
-    answer_late(page, old)
+    draw(page, SEVEN)
+    wait_until(page, lambda: held)
+    draw(page, [(0.4, 0.5), (0.7, 0.5)])
+    page.clock.run_for(1000)
+    assert len(held) == 1
+    answer_late(page, held[0])
+    wait_until(page, lambda: len(held) == 2)
     expect_refusal(page, "")
+    held[0].continue_()
+    expect_answer(page, server)
 
 
-def test_a_file_that_is_read_late_is_dropped(open_page: Open) -> None:
-    """A drawing that was made meanwhile stays the one to be corrected."""
-    page, sent = open_page(), list[bytes | None]()
-    page.route("**/predict", lambda route: sent.append(route.request.post_data_buffer))
+def test_an_answer_after_clear_is_dropped(open_page: Open, server: Server) -> None:
+    """And the next drawing is answered."""
+    page, held = open_page(), list[Route]()
+    page.route("**/predict", lambda route: held.insert(0, route))
+    draw(page, SEVEN)
+    wait_until(page, lambda: held)
+    page.keyboard.press("Escape")
+    answer_late(page, held[0])
+    expect_refusal(page, "")
+    page.unroute("**/predict")
+    page.evaluate(SENT)
+    assert len(held) == 1
+    draw(page, SEVEN)
+    expect_answer(page, server)
+
+
+def test_a_file_that_is_read_late_is_dropped(open_page: Open, server: Server) -> None:
+    """A drawing that was made meanwhile stays the one to be corrected; a cleared page stays so."""
+    page, asked = open_page(), list[str]()
     reading = "File.prototype.arrayBuffer = () => new Promise((done) => (window.read = done))"
     page.evaluate(f"() => {{ {reading} }}")
     choose(page, photo("white", "black"))
     draw(page, SEVEN)
-    wait_until(page, lambda: sent)
+    expect_answer(page, server)
+    page.on("request", lambda request: asked.append(request.url))
     page.evaluate("read(new ArrayBuffer(9))")
-    page.evaluate("new Promise((done) => setTimeout(done))")
-    assert bytes(9) not in sent
+    choose(page, photo("white", "black"))
+    page.keyboard.press("Escape")
+    page.evaluate("read(new ArrayBuffer(9))")
+    page.evaluate(SENT)
+    assert f"{server.url}/predict" not in asked
 
 
 def test_clearing_in_mid_stroke(open_page: Open) -> None:
@@ -287,15 +301,16 @@ def test_late_reply_to_a_correction_is_dropped(open_page: Open) -> None:
 def test_no_correction_of_half_a_drawing(open_page: Open) -> None:
     """The buttons are there when the whole drawing is answered, not before."""
     page, held = open_page(), list[Route]()
-    draw(page, SEVEN)
-    expect(page.locator("#labels")).to_be_visible()
     page.route("**/predict", lambda route: held.insert(0, route))
-    draw(page, [(0.4, 0.5), (0.7, 0.5)])
+    draw(page, SEVEN)
     wait_until(page, lambda: held)
+    page.clock.pause_at("2100-01-01")  # so that half a stroke is not sent
+    page.mouse.down()
+    held[0].continue_()
+    expect(page.locator("#words")).to_have_text(ANSWER)
     expect(page.locator("#labels")).to_be_hidden()
-    page.route("**/predict", lambda route: route.continue_())
-    for route in held:
-        route.continue_()
+    page.unroute("**/predict")
+    page.mouse.up()
     expect(page.locator("#labels")).to_be_visible()
 
 
@@ -307,6 +322,22 @@ def test_the_version_in_the_corner_follows(open_page: Open, server: Server) -> N
     page.clock.run_for(5000)
     expect(page.locator("#version")).to_have_text("v2.0.0 · abababab")
     expect(page.locator("#problem")).to_have_text("No network to be had.")
+
+
+def test_another_version_answers_anew(open_page: Open, server: Server) -> None:
+    """Also where it came into service while the old one was being asked."""
+    page, held = open_page(), list[Route]()
+    page.route("**/predict", lambda route: held.insert(0, route))
+    choose(page, photo("white", "black"))
+    wait_until(page, lambda: held)
+    server.served.network = untrained("v2.0.0")
+    page.clock.run_for(5000)
+    page.evaluate(SENT)
+    answer_late(page, held[0])
+    page.clock.run_for(5000)
+    wait_until(page, lambda: len(held) == 2)
+    held[0].continue_()
+    expect_answer(page, server)
 
 
 def test_the_server_is_gone(open_page: Open, server: Server) -> None:

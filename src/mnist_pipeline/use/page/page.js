@@ -6,14 +6,12 @@ const percent = (part) => `${(100 * part).toFixed(1)}\u00a0%`;
 const place = (event) => [event.offsetX, event.offsetY].map((v) => (v * SIDE) / paper.clientWidth);
 const sentence = (text = "") => text && text[0].toUpperCase() + text.slice(1).replace(/\.?$/, ".");
 let at, timer, pointer; // where the pen is; when the drawing will be sent; what draws a stroke
-let picture, failed; // the last one sent; whether the server did not answer
-let newest = 0, shown = 0; // pictures are numbered: the last one, and the last one answered
+let reading, picture; // the file that is being read; the last picture
+let busy, failed; // whether a picture is being answered; whether the last one was not
 
 function clear() {
   timer = clearTimeout(timer);
-  pointer = null;
-  picture = null;
-  shown = ++newest; // answers that are on their way come too late
+  pointer = reading = picture = null;
   ink.fillStyle = "white";
   ink.fillRect(0, 0, SIDE, SIDE);
   $("pen").className = "";
@@ -35,36 +33,40 @@ function draw(to) {
   ink.lineTo(at[0] + 0.01, at[1]); // without any length there would be no dot
   ink.stroke();
   timer ??= setTimeout(sendDrawing, 150);
+  reading = null;
   $("labels").disabled = true; // a correction is of the whole drawing
 }
 
 function sendDrawing() {
   timer = clearTimeout(timer);
   const encoded = atob(paper.toDataURL().split(",")[1]); // after a stroke, toBlob may wait for a second
-  send(new Blob([Uint8Array.from(encoded, (c) => c.charCodeAt(0))], { type: "image/png" }), ++newest);
+  send(new Blob([Uint8Array.from(encoded, (c) => c.charCodeAt(0))], { type: "image/png" }));
 }
 
 async function take(file) {
   if (!file) return;
   clear();
-  const mine = ++newest, bytes = await file.arrayBuffer().catch(() => null);
+  reading = file;
+  const bytes = await file.arrayBuffer().catch(() => null);
+  if (reading !== file) return; // it was cleared, or something was drawn
   if (!bytes) return show("This file cannot be read.");
-  send(new Blob([bytes], { type: "image/*" }), mine); // not every picture has a type here
+  send(new Blob([bytes], { type: "image/*" })); // not every picture has a type here
   const photo = await createImageBitmap(file).catch(() => null);
-  if (!photo || mine < newest) return; // only the server can read it, or it was cleared
+  if (!photo || reading !== file) return; // only the server can read it, or it was cleared
   const scale = SIDE / Math.max(photo.width, photo.height);
   ink.drawImage(photo, 0, 0, photo.width * scale, photo.height * scale);
 }
 
-async function send(blob, mine) {
-  if (mine < newest) return; // a file that was read too late
+async function send(blob) {
   picture = blob;
+  if (busy) return; // one at a time: this one follows
+  busy = true;
   const answer = await request("/predict", blob);
-  if (mine <= shown) return;
-  shown = mine;
+  busy = false;
+  if (blob !== picture) return picture && send(picture); // null: it was cleared
   failed = !answer;
   show(sentence(answer?.detail), answer?.probabilities, answer?.pixels);
-  $("labels").disabled ||= timer || mine < newest;
+  $("labels").disabled ||= timer;
 }
 
 async function correct(label) {
@@ -83,8 +85,7 @@ function show(words, probabilities = [], pixels = []) {
   const best = probabilities.indexOf(Math.max(...probabilities)); // -1 where there are none
   const parts = probabilities.map(percent);
   $("digit").textContent = parts[best] && best;
-  const article = best === 8 ? "an" : "a";
-  $("words").textContent = parts[best] ? `It is ${article} ${best} (${parts[best]}).` : words;
+  $("words").textContent = parts[best] ? `Read as ${best} (${parts[best]}).` : words;
   bars.forEach((bar, digit) => {
     bar.innerHTML = `${digit} <progress value="${probabilities[digit] ?? 0}" aria-hidden="true">
       </progress> <span>${parts[digit] ?? ""}</span>`;
@@ -99,9 +100,9 @@ function show(words, probabilities = [], pixels = []) {
 
 async function look() {
   const net = await request("/version");
-  if (!net?.sha256) return;
+  if (!net?.sha256 || busy) return;
   const name = `${net.version} · ${(net.commit || net.sha256).slice(0, 8)}`;
-  if (picture && (failed || name !== $("version").textContent)) send(picture, ++newest);
+  if (picture && (failed || name !== $("version").textContent)) send(picture);
   $("version").textContent = name;
   $("version").title = `${net.version}\ncommit: ${net.commit || "none"}\nsha256: ${net.sha256}`;
   $("problem").textContent = sentence(net.problem);
