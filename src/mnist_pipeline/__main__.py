@@ -1,6 +1,6 @@
 """python -m mnist_pipeline NAME runs a stage or a tool; without a name, it lists them.
 
-A module with a function `main` is one, and the first line of its docstring says what it does.
+Each module with a function `main` is one, and the first line of its docstring describes it.
 """
 
 import argparse
@@ -15,19 +15,19 @@ from pathlib import Path
 from mnist_pipeline import leash
 
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # an import shows a traceback, or swallows it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # else an import prints a traceback or loses it
 if __name__ == "__main__" and "DVC_STAGE" in os.environ:
     leash.take_from_dvc()  # before the imports, which take time: dvc may be killed at any moment
 
 from mnist_pipeline.files import InputError, explain_end
 
 PACKAGE = Path(__file__).parent
-COMPUTING = ("train", "evaluate")  # the stages that runtime.arithmetic is for
+COMPUTING = ("train", "evaluate")  # the stages that runtime.arithmetic applies to
 WITHOUT_OPTIONS = ("download", "train", "evaluate", "save", "run", "audit")
 
 
 def main() -> None:
-    """Run what the command line names; only what that needs is imported."""
+    """Run what the command line names, and import only what that needs."""
     name, *words = sys.argv[1:] or ["--help"]
     known = commands()
     sys.argv = [f"python -m mnist_pipeline {name}", *words]  # for argparse
@@ -57,20 +57,20 @@ def call(name: str, known: dict[str, tuple[str, str]]) -> None:
         raise InputError(f"{name}: expected one of {', '.join(known)}")
     if name in WITHOUT_OPTIONS:
         argparse.ArgumentParser(description=known[name][1]).parse_args()  # --help, or a refusal
-    os.environ.pop("MPLBACKEND", None)  # a notebook's, which this environment may lack
+    os.environ.pop("MPLBACKEND", None)  # a notebook sets one that this environment may lack
     if name in COMPUTING:
-        from mnist_pipeline import arithmetic  # noqa: PLC0415 (the others do without)
+        from mnist_pipeline import arithmetic  # noqa: PLC0415 (other commands do not need it)
 
         arithmetic.choose()  # before torch and numpy load
     module = importlib.import_module(known[name][0])
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # and not ignored, as after a shell's &
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # not ignored, as after a shell's &
         signal.signal(signal.SIGINT, signal.default_int_handler)
     module.main()
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Bad input inside ends this process with one line on stderr and exit status 2."""
+    """Turn bad input inside the block into one line on stderr and exit status 2."""
     # Not every file's name is UTF-8.
     sys.stdout.reconfigure(line_buffering=True, errors="surrogateescape")  # type: ignore[union-attr]
     try:
@@ -78,12 +78,12 @@ def one_line_errors() -> Iterator[None]:
     except InputError as error:
         message = str(error)
     except BrokenPipeError:  # head, say, has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left to print
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is in the buffer
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:  # a missing file, a read-only folder, a full disk
         message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     except KeyboardInterrupt:
-        if "LOCAL_RANK" not in os.environ:  # of several processes, the one that started them
+        if "LOCAL_RANK" not in os.environ:  # of several processes, only their starter says so
             print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     else:

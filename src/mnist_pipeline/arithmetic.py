@@ -1,8 +1,8 @@
-"""Which instructions the numerical libraries use: said before they load, since they choose then.
+"""Choose which instructions the numerical libraries use, before they load.
 
 Portable arithmetic takes AVX2, which x86-64 processors have had since 2013, and an order of
-additions that Intel's and AMD's share. Each library is asked for it by a variable; runtime.py
-replaces two operations for which that is too little, or too slow.
+additions that Intel and AMD processors share. A variable tells each library so; runtime.py replaces
+two operations for which that is not enough, or too slow.
 """
 
 import os
@@ -18,7 +18,7 @@ PORTABLE = {
     "ONEDNN_MAX_CPU_ISA": "AVX2",  # convolutions, linear layers
     "MKL_CBWR": "COMPATIBLE",  # other products; AMD's processors ignore MKL_CBWR=AVX2
 }
-# How variables begin that can change numbers; TF32 is a GPU's shorter product.
+# Prefixes of variables that can change numbers; TF32 is a short format for a GPU's products.
 LIBRARIES = ("ATEN_", "DNNL_", "MKL_", "NVIDIA_TF32_", "ONEDNN_", "TORCH_ALLOW_TF32_")
 
 
@@ -36,7 +36,7 @@ class RuntimeParams(Record):
 
 
 def choose() -> None:
-    """Set the libraries' variables to what runtime.arithmetic says, whatever they are set to."""
+    """Set the libraries' variables as runtime.arithmetic says, whatever the caller has set."""
     if load_params("runtime", RuntimeParams).arithmetic == "portable":
         for name in [name for name in os.environ if name.startswith(LIBRARIES)]:
             del os.environ[name]

@@ -12,7 +12,7 @@ from mnist_pipeline.files import NEW_TRAIN, InputError
 from mnist_pipeline.mnist import TRAIN_IMAGES, TRAIN_LABELS
 from mnist_pipeline.new_images import read_new
 
-Part = tuple[Tensor, Tensor, torch.Generator]  # images, labels, what the dropout draws from
+Part = tuple[Tensor, Tensor, torch.Generator]  # images, labels, the dropout's generator
 
 
 class Data(NamedTuple):
@@ -20,14 +20,15 @@ class Data(NamedTuple):
 
     images: Tensor  # uint8 (N, 28, 28)
     labels: Tensor  # int64 (N,)
-    learned: Tensor  # indices; a new image's may be there several times
+    learned: Tensor  # indices; that of a new image may occur several times
     held_out: Tensor  # indices for validation
 
 
 def read_training_data(fraction: float, seed: int, weight: int) -> tuple[Data, list[str]]:
-    """MNIST's training images and the new ones as one, a fraction held out; names of the new ones.
+    """MNIST's training images together with the new ones, and the names of the new ones.
 
-    A new image counts `weight` times; none is held out. Raises InputError as what it calls does.
+    `fraction` of MNIST's is held out for validation. Each new image counts `weight` times.
+    Raises InputError for files that read_pairs or read_new refuse.
     """
     images, labels = map(torch.from_numpy, read_pairs(TRAIN_IMAGES, TRAIN_LABELS))
     learned, held_out = split(labels, fraction, seed)
@@ -41,7 +42,7 @@ def read_training_data(fraction: float, seed: int, weight: int) -> tuple[Data, l
 def split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     """Indices of the training and of the validation images, stratified by label.
 
-    Raises InputError where the fraction leaves too few images of a label on either side.
+    Raises InputError if the fraction leaves too few images of a label on either side.
     """
     everything = np.arange(len(labels))
     if fraction == 0:

@@ -1,7 +1,7 @@
 """The state of a training after its last finished epoch, from which another process goes on.
 
 It lies in DVC's cache, beside files/ and runs/: <cache>/resume/<key>-<epoch>-<SHA-256>.pt. The key
-covers everything that can change the result, so a state that is found also fits.
+covers everything that can change the result, so a state with the same key fits.
 """
 
 import hashlib
@@ -23,30 +23,30 @@ KEPT = 30  # states of all trainings together, 14.4 MB each; the oldest go first
 
 
 class Checkpoint:
-    """Where the state of one training lies. One process at a time may work with it."""
+    """Keeps the state of one training. Only one process at a time may work with it."""
 
     def __init__(self, work: dict[str, Any]) -> None:
-        """`work` is everything that decides the result, but for the code, which is added here."""
+        """`work` is everything that decides the result except the code, which is added here."""
         content = json.dumps(work | {"code": code_hashes()}, sort_keys=True).encode()
         self.key = hashlib.sha256(content).hexdigest()[:32]
         self.folder = dvc_cache() / "resume"
 
     def lock(self, wait: bool) -> AbstractContextManager[object]:
-        """Keep others from the same training; wait where one is at it, or raise InputError."""
+        """Keep others from the same training. If one is at it, wait for it or raise InputError."""
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / f"{self.key}.lock")
         try:
             return lock.acquire(blocking=False)
         except Timeout as error:
-            if not wait:  # its other processes wait for this one, and soon take it for dead
+            if not wait:  # the other processes of this training would soon take this one for dead
                 raise InputError("train: another training does the same: wait for it") from error
             print("Waiting for another process that trains the same", flush=True)
             return lock.acquire()
 
     def load(self, last_epoch: int) -> dict[str, Any] | None:
-        """The newest state that is not beyond `last_epoch`; None where there is none.
+        """The newest state that is not beyond `last_epoch`; None if there is none.
 
-        A damaged state is left out, with a warning.
+        A damaged state is skipped, with a warning.
         """
         for path in sorted(self._states(), reverse=True):
             _, epoch, digest = path.stem.split("-")
@@ -68,7 +68,7 @@ class Checkpoint:
         write_atomically(path, content)
         for old in self._states():
             if old != path:
-                old.unlink(missing_ok=True)  # another training deletes the oldest ones, too
+                old.unlink(missing_ok=True)  # another training may have deleted it
         with suppress(FileNotFoundError):
             by_age = sorted(self.folder.glob("*.pt"), key=lambda path: path.stat().st_mtime)
             for oldest in by_age[:-KEPT]:

@@ -28,7 +28,7 @@ def read_pairs(images_path: Path, labels_path: Path) -> tuple[NDArray[np.uint8],
 
 
 def read_idx(path: Path, expected: tuple[int, ...]) -> NDArray[np.uint8]:
-    """What an IDX file holds, each with the expected shape, as uint8 (N, *expected); N is not 0.
+    """The content of an IDX file, uint8 (N, *expected), with N above 0.
 
     Format: http://yann.lecun.com/exdb/mnist/ (two zero bytes, type, dimensions, sizes, data).
     Raises InputError, naming the file, for anything else.

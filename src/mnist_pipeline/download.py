@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def mirrors() -> list[str]:
-    """Addresses and folders to try, in order: MNIST_MIRROR first, where it is set."""
+    """Addresses and folders to try, in order: MNIST_MIRROR first, if it is set."""
     own = os.environ.get("MNIST_MIRROR")
     return [own, *MIRRORS] if own else [*MIRRORS]
 

@@ -99,7 +99,7 @@ def expected_calibration_error(
 
 
 def answers(probabilities: Tensor, labels: Tensor, **first: Sequence[Any]) -> pd.DataFrame:
-    """One row for each image: a first column by the caller, label, predicted, confidence."""
+    """One row for each image: the caller's first column, label, predicted, confidence."""
     confidence, predicted = probabilities.max(1)
     columns = {"label": labels, "predicted": predicted, "confidence": confidence}
     return pd.DataFrame({**first, **columns})

@@ -36,8 +36,8 @@ class InputError(Exception):
 def explain_end(message: str) -> None:
     """Say in one line why this process ends.
 
-    Where ranks.launch or torchrun has started several, it goes to a file: they print what the first
-    one to fail has written.
+    If ranks.launch or torchrun has started this process, the line goes to a file, and the
+    starter prints that of the first process to fail.
     """
     line = " ".join(message.split())
     report = os.environ.get("TORCHELASTIC_ERROR_FILE")
@@ -58,10 +58,10 @@ Schema = TypeVar("Schema", bound=Record)
 
 
 def validate(schema: type[Schema], tree: Any, name: str, key: str = "") -> Schema:
-    """A tree of plain values as its schema.
+    """Plain values as an object of their schema.
 
-    Raises InputError that names the file and all the faults in one line. `key` is where the
-    tree stands in the file.
+    Raises InputError that names the file and all the faults in one line. `key` says where in the
+    file the values stand.
     """
     try:
         return schema.model_validate(tree)
@@ -106,7 +106,7 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
 
 
 def read_text(path: Path) -> str:
-    """A file's text; InputError where it is not UTF-8."""
+    """A file's text; InputError if it is not UTF-8."""
     try:
         return path.read_bytes().decode()
     except UnicodeDecodeError as error:
@@ -116,7 +116,7 @@ def read_text(path: Path) -> str:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: its old content stays until the new one is on disk.
 
-    One writer at a time. Raises OSError that names the file where the disk refuses.
+    One writer at a time. Raises OSError that names the file if the disk refuses.
     """
     temporary = path.with_name(f".{path.name}.tmp")  # after a kill, the next write takes it over
     try:

@@ -1,4 +1,4 @@
-"""The schema of metrics/metrics.json: what evaluate writes, and whoever reads it relies on."""
+"""The schema of metrics/metrics.json, which evaluate writes and every reader relies on."""
 
 from pydantic import Field
 
@@ -17,5 +17,5 @@ class Metrics(Record, extra="allow"):
 
 
 def parse_metrics(text: str, name: str = str(METRICS)) -> Metrics:
-    """metrics.json; InputError where a number is missing, mistyped or not finite."""
+    """metrics.json; InputError if a number is missing, mistyped or not finite."""
     return validate(Metrics, parse_json(text, name), name)

@@ -25,7 +25,7 @@ def normalize(images: Tensor) -> Tensor:
 
 
 class Dropout(nn.Module):
-    """nn.Dropout that draws from a generator of its caller's, a random byte an element on the CPU.
+    """nn.Dropout that draws from its caller's generator; on the CPU, one random byte an element.
 
     The probability is exact for multiples of 1/256.
     """
@@ -76,7 +76,7 @@ class Net(nn.Module):
 
 
 class Provenance(Record):
-    """Where weights come from; travels inside their file, as its one metadata key."""
+    """What weights were trained with; it travels in their file, as its only metadata key."""
 
     dry_run: bool
     parameters: dict[str, Any]  # the train section of params.yaml
@@ -89,7 +89,7 @@ def describe(parameters: dict[str, Any], new: list[str]) -> Provenance:
     data = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
     if new:
         data[f"{NEW_TRAIN}: {len(new)} images"] = hashlib.sha256("".join(new).encode()).hexdigest()
-    unused = () if new else ("new_images_weight",)  # so that it changes nothing
+    unused = () if new else ("new_images_weight",)  # so that it changes no byte
     used = {name: value for name, value in parameters.items() if name not in unused}
     return Provenance(dry_run=parameters["dry_run"], parameters=used, data=data)
 
@@ -97,7 +97,7 @@ def describe(parameters: dict[str, Any], new: list[str]) -> Provenance:
 def predict(net: Net, images: Tensor, batch_size: int, workers: Workers) -> Tensor:
     """Images, uint8 (N, 28, 28), on the network's device → log-probabilities (N, 10), on the CPU.
 
-    A batch is one thread's, in one of the processes. Leaves the network in evaluation mode.
+    One thread of one process computes a batch. Leaves the network in evaluation mode.
     """
     net.eval()
     answers = torch.zeros(len(images), CLASSES, device=images.device)
@@ -122,7 +122,7 @@ def write_weights(path: Path, net: Net, provenance: Provenance) -> None:
 
 
 def read_weights(path: Path) -> tuple[Net, Provenance]:
-    """The network and where it comes from.
+    """The network and its provenance.
 
     Raises InputError for a file that is no safetensors, does not fit Net, has no provenance, or
     holds a number that is not finite.

@@ -44,10 +44,10 @@ def encode(image: Images) -> bytes:
 def read_new(folder: Path) -> tuple[list[str], Images, NDArray[np.int64]]:
     """The names of the new images in a folder, in order; the images; their labels.
 
-    Raises InputError that names the file which is not what its name and its folder say, or whose
-    pixels are there with another label.
+    Raises InputError, naming the file, if one is not what its name and folder say, or if its pixels
+    are there under another label, too.
     """
-    # Hidden ones: .gitkeep keeps an empty folder in git, desktops leave .DS_Store.
+    # Without hidden files: .gitkeep keeps an empty folder in git, desktops leave .DS_Store.
     names = sorted(path.name for path in folder.glob("[!.]*"))
     images = [_read(folder / name) for name in names]
     keys: dict[str, str] = {}

@@ -1,8 +1,8 @@
-"""Threads and processes that share a step's work. How many there are shows in no byte of it.
+"""Threads and processes that share a step's work; their number changes no byte of the result.
 
 The work comes in parts, each computed by one thread. Sums over parts follow one binary tree:
-((a + b) + (c + d)). A process that owns a + b and one that owns c + d exchange two sums, and each
-finishes the tree.
+((a + b) + (c + d)). If one process computes a + b and another one c + d, they exchange these sums
+and each finishes the tree.
 """
 
 import time
@@ -36,7 +36,7 @@ class Workers:
         self.processes = processes
 
     def map(self, work: Callable[[Item], Done], items: Iterable[Item]) -> list[Done]:
-        """The work on each item, by as many threads as there are."""
+        """The results of the work on each item, which the threads share."""
         if self.threads == 1:
             return [work(item) for item in items]
         return list(self.pool.map(work, items))
@@ -47,9 +47,9 @@ class Workers:
         return parts[self.rank * each : (self.rank + 1) * each]
 
     def add(self, parts: list[list[Tensor]]) -> list[Tensor]:
-        """The sum of all processes' parts, from this one's; a part is a list of tensors.
+        """The sum over the parts of all processes; `parts` are this one's, each a list of tensors.
 
-        Overwrites the parts. Raises InputError where another process is gone.
+        Overwrites the parts. Raises InputError if another process is gone.
         """
         mine = add_by_tree(parts)
         if self.processes == 1:
@@ -64,7 +64,7 @@ class Workers:
         return mine
 
     def share(self, value: Any) -> Any:
-        """The first process's value, in all of them."""
+        """Return the first process's value in every process."""
         values = [value]
         if self.processes > 1:
             reach(distributed.broadcast_object_list, values)
@@ -72,7 +72,7 @@ class Workers:
 
 
 def add_by_tree(parts: list[list[Tensor]]) -> list[Tensor]:
-    """The sum of lists of tensors, by neighbours; their number is a power of two."""
+    """The sum of lists of tensors, taken pairwise; their number is a power of two."""
     while len(parts) > 1:
         for left, right in zip(parts[::2], parts[1::2], strict=True):
             torch._foreach_add_(left, right)
@@ -81,9 +81,9 @@ def add_by_tree(parts: list[list[Tensor]]) -> list[Tensor]:
 
 
 def reach(exchange: Callable[..., Any], *arguments: Any) -> None:
-    """Exchange something with the other processes; InputError where one does not answer.
+    """Exchange something with the other processes; InputError if one does not answer.
 
-    It sleeps first: where one was killed, launch ends this process meanwhile, and says more.
+    It sleeps before it raises: if a process was killed, launch ends this one first and says more.
     """
     try:
         exchange(*arguments)

@@ -1,6 +1,6 @@
 """Processes that train together: started here, or by torchrun on several machines.
 
-A process is told its place by torchrun's variables: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR,
+torchrun's variables tell a process its place: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR,
 MASTER_PORT.
 """
 
@@ -38,7 +38,7 @@ def started_by_torchrun() -> bool:
 def count(params: MachineParams) -> int:
     """How many processes there are, or are to be.
 
-    Raises InputError where one is said to be one of several, and not said which.
+    Raises InputError if torchrun's variables are incomplete.
     """
     if not started_by_torchrun():
         return params.processes
@@ -51,11 +51,11 @@ def count(params: MachineParams) -> int:
 
 
 def launch(stage: str, processes: int) -> None:
-    """Run a stage as so many processes, which end with this one; return when all have succeeded.
+    """Run a stage as several processes, which end with this one; return when all have succeeded.
 
-    Raises InputError with what the first one to fail says, or where it was killed.
+    Raises InputError with the reason of the first one to fail, or if it was killed.
     """
-    logging.disable()  # torch would say all that is said below, at length
+    logging.disable()  # torch would report at length what is said below
     os.environ.pop("DVC_STAGE", None)  # they are on this process's leash, not on dvc's
     command = leashed(sys.executable, "-m", "mnist_pipeline", stage)
     try:
@@ -74,7 +74,7 @@ def launch(stage: str, processes: int) -> None:
 
 
 def configure(processes: int, logs: str) -> LaunchConfig:
-    """So many processes on this machine. Only why one fails is written to `logs`."""
+    """A launch of several processes on this machine; only a failure is written to `logs`."""
     return LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -92,7 +92,7 @@ def configure(processes: int, logs: str) -> LaunchConfig:
 def join(device: torch.device, params: MachineParams) -> tuple[torch.device, Workers]:
     """This process's own device and its workers, once all processes have found each other.
 
-    Raises InputError where one does not answer.
+    Raises InputError if one does not answer.
     """
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     threads = max(1, (params.threads or cpu_count()) // local)
@@ -113,12 +113,12 @@ def join(device: torch.device, params: MachineParams) -> tuple[torch.device, Wor
 
 
 def meet(backend: str) -> None:
-    """Find the other processes; InputError where one does not answer."""
+    """Find the other processes; InputError if one does not answer."""
     own = own_address()
     for name, addresses in psutil.net_if_addrs().items():
         if own in [each.address for each in addresses]:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
-    # Where it is reached and cannot reach the others, gloo would wait for minutes.
+    # If others reach this process and it cannot reach them, gloo would wait for minutes.
     alarm = threading.Timer(2 * PATIENCE, give_up)
     alarm.daemon = True
     alarm.start()
@@ -127,13 +127,13 @@ def meet(backend: str) -> None:
 
 
 def leave() -> None:
-    """Close the connections to the other processes, where there are some."""
+    """Close the connections to the other processes, if there are any."""
     if distributed.is_initialized():
         distributed.destroy_process_group()  # NCCL would warn
 
 
 def own_address() -> str:
-    """This machine's address on the way to the first process; gloo would go by the host's name."""
+    """This machine's address on the way to the first process; gloo would go by the host name."""
     first = os.environ["MASTER_ADDR"]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:

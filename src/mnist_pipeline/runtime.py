@@ -1,4 +1,4 @@
-"""On what the computing stages run: device, determinism, and what of it decides their bytes."""
+"""What the computing stages run on: device, determinism, and a record of what decides bytes."""
 
 import ctypes
 import os
@@ -31,7 +31,7 @@ def start(params: RuntimeParams) -> torch.device:
         what = f"portable needs AVX2, which this processor ({processor()}) lacks; native does not"
         raise InputError(f"params.yaml: runtime.arithmetic: {what}")
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS: same sums, same bits
-    torch.set_deterministic_debug_mode("error")  # without the compiler's import
+    torch.set_deterministic_debug_mode("error")  # does not import the compiler
     # Filling new memory with NaN is for finding bugs; here all of it is written before it is read.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
@@ -44,7 +44,7 @@ def start(params: RuntimeParams) -> torch.device:
 
 
 def environment(device: torch.device, arithmetic: str) -> dict[str, str]:
-    """What decides the result's bytes, beside code, parameters and data."""
+    """What decides the result's bytes, besides code, parameters and data."""
     record = {
         "device": device.type,
         "arithmetic": arithmetic,
@@ -104,9 +104,9 @@ KERNELS = {"mm": _multiply, "addmm": _multiply_and_add, "sqrt": _root, "sqrt_": 
 
 
 def find_device(name: str) -> torch.device:
-    """The device of this name; auto is an accelerator where there is one.
+    """The device of this name; auto is an accelerator if there is one.
 
-    Raises InputError where this machine lacks it.
+    Raises InputError if this machine lacks it.
     """
     cpu = torch.device("cpu")
     best = torch.accelerator.current_accelerator(check_available=True) or cpu

@@ -96,11 +96,11 @@ def check_combination(params: TrainParams, platform: RuntimeParams, processes: i
 def find_checkpoint(
     provenance: Provenance, environment: dict[str, str], workers: Workers
 ) -> Checkpoint:
-    """Where this training keeps its state.
+    """The checkpoint of this training.
 
-    Raises InputError where another process trains something else than the first one.
+    Raises InputError if this process trains something else than the first one.
     """
-    # How many epochs there are does not change an epoch: with more, a training goes on.
+    # The number of epochs changes no epoch: if it is raised, a training goes on.
     work = provenance.model_dump(exclude={"parameters": {"epochs"}})
     checkpoint = Checkpoint(work | {"environment": environment})
     if workers.share(checkpoint.key) != checkpoint.key:
@@ -121,7 +121,7 @@ class Training:
         self.optimizer = Adadelta(self.net.parameters(), lr=params.lr)
         self.scheduler = StepLR(self.optimizer, step_size=1, gamma=params.gamma)
         self.history: list[Row] = []
-        # What computes the products: with bfloat16, a copy of the network, renewed in each step.
+        # This computes the products: for bfloat16, a copy of the network that each step renews.
         half = params.precision == "bfloat16"
         self.working = copy.deepcopy(self.net).bfloat16() if half else self.net
         on_cuda = device.type == "cuda"
@@ -170,7 +170,7 @@ class Training:
                     checkpoint.save(self.state_dict(), epoch)
 
     def train_epoch(self, epoch: int, data: Data, interval: int) -> float:
-        """One step for each batch of what is to be learned; the mean of the batches' losses.
+        """Take one step for each batch; returns the mean of the batches' losses.
 
         The order depends on (seed, epoch) alone.
         """
@@ -218,7 +218,7 @@ class Training:
         return [loss.detach(), *(gradient.to(weight.dtype) for gradient, weight in full)]
 
     def validate(self, images: Tensor, labels: Tensor) -> Row:
-        """Loss and accuracy on the images held out; None for both where there are none."""
+        """Loss and accuracy on the images held out; None for both if there are none."""
         total = len(labels)
         if total == 0:
             return {"validation_loss": None, "validation_accuracy": None}
