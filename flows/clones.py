@@ -23,18 +23,18 @@ Value = bool | int | float | str
 Overrides = Annotated[  # the schema alone would let keys pass that do not match the pattern
     dict[Key, Value], Field(json_schema_extra={"additionalProperties": False})
 ]
-# Where the clones and the cache that they share lie.
+# The folder of the clones, and of the cache that they share.
 HOME = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "mnist_pipeline/retrain")
 
 
 @contextmanager
 def temporary_clone(repository: str, branch: str) -> Iterator[Path]:
-    """The tip of a branch, or a commit, in a new folder, which is removed afterwards.
+    """A clone of a branch's tip, or of a commit, in a new folder that is removed afterwards.
 
-    Without a repository's name, that of this checkout's origin. All clones share a DVC cache;
-    those of a checkout on this machine share the checkout's.
+    If `repository` is empty, the origin of this checkout is cloned. All clones share one DVC cache,
+    but clones of a checkout on this machine share the cache of that checkout.
     """
-    clones = HOME / "clones" / platform.node()  # other machines, which may share HOME, have theirs
+    clones = HOME / "clones" / platform.node()  # one for each machine that shares HOME
     clones.mkdir(parents=True, exist_ok=True)
     for left in clones.glob("[0-9]*-*"):
         if not psutil.pid_exists(int(left.name.split("-")[0])):  # its run was killed
@@ -49,7 +49,7 @@ def temporary_clone(repository: str, branch: str) -> Iterator[Path]:
 
 
 def find_cache(checkout: Path) -> Path:
-    """The DVC cache of a checkout's folder .dvc, or that of all clones where there is none."""
+    """The DVC cache of the checkout with this .dvc folder; if there is none, that of all clones."""
     if not checkout.is_dir():
         return HOME / "cache"
     return Path(Config(str(checkout))["cache"].get("dir") or checkout / "cache")

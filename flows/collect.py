@@ -1,6 +1,6 @@
-"""What people corrected on the page, as one commit on a branch images/<date>, for a person to see.
+"""Push what people corrected on the page, as one commit on a branch images/<date>, for review.
 
-python -m flows.collect    # this checkout's data/spool, for its origin
+python -m flows.collect    # from this checkout's data/spool to its origin
 """
 
 from datetime import UTC, datetime
@@ -29,7 +29,7 @@ def collect(repository: str = "", spool: str = "") -> State[None]:
     """Push what waits in the spool, for a pull request.
 
     Args:
-        repository: where to; empty: where this project's checkout came from.
+        repository: where to push; empty: where this project's checkout came from.
         spool: the folder of the page's server; empty: data/spool of this project's checkout.
     """
     try:
@@ -39,9 +39,9 @@ def collect(repository: str = "", spool: str = "") -> State[None]:
 
 
 def empty(spool: Path, repository: str) -> str:
-    """Push a spool's images and remove them from it; what was done.
+    """Push a spool's images, then remove them from the spool; returns what was done.
 
-    They are removed when they are pushed, never before. Raises InputError where a remote refuses.
+    No image is removed before it is pushed. Raises InputError if a remote refuses.
     """
     for _ in range(ATTEMPTS):
         with temporary_clone(repository, "") as folder:
@@ -54,15 +54,15 @@ def empty(spool: Path, repository: str) -> str:
                     continue
                 raise
         for path in waiting:
-            path.unlink(missing_ok=True)  # another collector may have pushed the same
+            path.unlink(missing_ok=True)  # another collector may have removed it
         return done
     raise InputError(f"none of {ATTEMPTS} attempts could push; the last one: {why}")
 
 
 def push(folder: Path, waiting: list[Path]) -> str:
-    """Add the images that are waiting to a clone, on the branch of the day, and push it."""
+    """Add the waiting images to a clone, on today's branch, and push it; returns what was done."""
     branch, count = f"images/{datetime.now(UTC):%Y-%m-%d}", 0
-    # Of this checkout MNIST alone: a new image that lies only here may never be pushed.
+    # Only MNIST counts from this checkout: its own new images may never be pushed.
     known = find_mnist(ROOT) | find_pushed(folder)
     if git(folder, "for-each-ref", f"refs/remotes/origin/{branch}"):
         git(folder, "checkout", "--quiet", branch)

@@ -28,13 +28,13 @@ from mnist_pipeline.review.git import git
 from mnist_pipeline.review.ranking import FAULT, NAME, SCORE, last_accuracy
 
 DEPLOYMENT = "trial/search"
-FINAL = ("Refused", "Cancelled")  # how a run ends that is not to be tried again
+FINAL = ("Refused", "Cancelled")  # ends after which a trial is not tried again
 POLL = 2  # seconds between two looks at the runs
 DELAYS = (0, 30, 120)  # seconds before each attempt at a trial
 
 
 def online() -> int:
-    """How many workers can take a trial. InputError without a server, its pool or deployment."""
+    """How many workers can take a trial. InputError if server, pool or deployment is missing."""
     url = get_current_settings().api.url
     try:
         with get_client(sync_client=True) as client:
@@ -62,7 +62,7 @@ class Trials:
         self.commit = git(folder, "rev-parse", "HEAD").strip()
         self.seeds, self.total, self.trained = seeds, points * len(seeds), 0
         self.progress = cast(UUID, artifacts.create_progress_artifact(0, key="search-trials"))
-        self.rows: dict[str, dict[str, Any]] = {}  # a trial each, for review/ranking.py
+        self.rows: dict[str, dict[str, Any]] = {}  # one for each trial, for review/ranking.py
 
     def score(self, points: list[Overrides]) -> list[float]:
         """The mean validation accuracy of each point over the seeds; failed trials count as 0."""
@@ -77,7 +77,7 @@ class Trials:
         ]
 
     def train(self, trials: dict[str, Overrides]) -> tuple[dict[str, float], dict[str, str]]:
-        """Have the trials trained that origin lacks; accuracies, and why others failed."""
+        """Train the trials that origin lacks; returns all accuracies, and why trials failed."""
         scores, faults = fetch(self.folder, self.commit, [*trials]), dict[str, str]()
         self.advance(len(scores))
         left = {name: one for name, one in trials.items() if name not in scores}
@@ -91,10 +91,10 @@ class Trials:
         return scores, {name: fault for name, fault in faults.items() if name not in scores}
 
     def run(self, trials: dict[str, Overrides], delay: int) -> dict[str, State]:
-        """Have each trial run once, `parallel` at a time; how they ended.
+        """Run each trial once, `parallel` at a time; returns how the runs ended.
 
-        An interrupt or a cancellation ends them all. Any other end does not: they go on, and
-        whoever asks for the same trials waits for the same runs.
+        An interrupt or a cancellation ends all of them. If the search dies otherwise, they go on,
+        and the next search for the same trials waits for these runs.
         """
         waiting, running, ends = [*trials], dict[UUID, str](), dict[str, State]()
         with get_client(sync_client=True) as client:
@@ -115,7 +115,7 @@ class Trials:
     def submit(
         self, client: SyncPrefectClient, name: str, overrides: Overrides, delay: int
     ) -> UUID:
-        """Order a run of a trial, or find the one that is under way; its id."""
+        """Order a run of a trial, or find the one that is under way; returns its id."""
         over = [*TERMINAL_STATES, StateType.CANCELLING]
         where = {"name": {"any_": [name]}, "state": {"type": {"any_": over}}}
         before = client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(where))
@@ -125,12 +125,12 @@ class Trials:
             name=name,
             parameters=identity | {"overrides": overrides},
             state=Scheduled(scheduled_time=datetime.now(UTC) + timedelta(seconds=delay)),
-            # While a run is under way, the key finds it; when it is over, the key is another.
+            # While a run is under way, the same key finds it. Once it has ended, the key changes.
             idempotency_key=" ".join([name, *sorted(str(run.id) for run in before)]),
         ).id
 
     def advance(self, number: int) -> None:
-        """Say that so many more trials are trained."""
+        """Report that `number` more trials are trained."""
         if number:
             self.trained += number
             get_run_logger().info("%d of %d trials trained", self.trained, self.total)
@@ -139,7 +139,7 @@ class Trials:
 
 @task(cache_policy=NO_CACHE, name="fetch", retries=len(AWAY), retry_delay_seconds=AWAY)
 def fetch(folder: Path, commit: str, names: list[str]) -> dict[str, float]:
-    """The last validation accuracy of each of a commit's trials that a clone's origin has."""
+    """Name → last validation accuracy, of those of a commit's trials that a clone's origin has."""
     there = git(folder, "ls-remote", "origin", ref_of(commit, "trial-*")).split()[1::2]
     wanted = [ref for ref in there if Path(ref).name in names]
     if wanted:
@@ -150,7 +150,7 @@ def fetch(folder: Path, commit: str, names: list[str]) -> dict[str, float]:
 
 
 def ended(client: SyncPrefectClient, runs: list[UUID]) -> dict[UUID, State]:
-    """Those runs that have ended, after a moment. Raises CancelledRun where this one is to end.
+    """Wait a moment, then find the runs that have ended. CancelledRun if this run is cancelled.
 
     A run that somebody has deleted counts as cancelled.
     """

@@ -12,9 +12,9 @@ from mnist_pipeline.use.versions import PROD, read_tags
 
 
 def approve(folder: Path, publish: str, alpha: float) -> str:
-    """Compare a clone's result with that in production, or else with that of its tip; the verdict.
+    """Compare a clone's result with the one in production, or else its tip's; returns the verdict.
 
-    Raises InputError where it is not sound, or significantly worse at `alpha`.
+    Raises InputError if the result is not sound, or significantly worse at the level `alpha`.
     """
     new = sound_result(folder)
     prod = read_tags(str(folder)).in_stage(PROD)
@@ -47,7 +47,7 @@ def numbers(found: Comparison) -> str:
 
 
 def sound_result(folder: Path) -> Result:
-    """The result in a folder, where it is of a whole training and good enough to be exported."""
+    """The result in a folder. InputError for a dry run, or an accuracy below save.min_accuracy."""
     result = read_result(folder)
     accuracy = result.metrics.accuracy
     floor = read_params(folder)["save"]["min_accuracy"]

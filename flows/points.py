@@ -24,7 +24,7 @@ from mnist_pipeline.review.ranking import SEED
 
 
 class Range(Record):
-    """Values from `low` to `high`, both included; with `log`, each factor is as likely."""
+    """Values from `low` to `high`, both included; with `log`, drawn evenly on a log scale."""
 
     low: int | float
     high: int | float
@@ -40,9 +40,9 @@ Space = dict[str, BaseDistribution]
 
 
 def check(folder: Path, grid: Grid) -> None:
-    """Raises InputError for what the schemas of a clone's params.yaml refuse.
+    """Raises InputError for values that the schemas of a clone's params.yaml refuse.
 
-    In a child process: the clone's own code decides, and it loads torch.
+    This runs in a child process, because the clone's own code decides, and it loads torch.
     """
     bounds = {
         key: one if isinstance(one, list) else [one.low, one.high] for key, one in grid.items()
@@ -60,7 +60,7 @@ def check(folder: Path, grid: Grid) -> None:
 
 
 def to_space(grid: Grid, params: dict[str, Any]) -> Space:
-    """A checked grid in Optuna's terms. Raises InputError for a range that holds nothing."""
+    """A checked grid in Optuna's terms. Raises InputError for a range without values."""
     space: Space = {}
     for key, values in grid.items():
         section, _, name = key.partition(".")
@@ -77,7 +77,7 @@ def to_space(grid: Grid, params: dict[str, Any]) -> Space:
 
 
 def to_seeds(values: list[Value] | Range | None) -> list[Overrides]:
-    """What each point is trained with: a seed each, or nothing. InputError for a range."""
+    """One override for each seed, or a single empty one. InputError for a range."""
     if isinstance(values, Range):
         raise InputError(f"grid: {SEED}: expected a list, found a range")
     return [{SEED: seed} for seed in dict.fromkeys(values)] if values else [{}]
@@ -86,9 +86,9 @@ def to_seeds(values: list[Value] | Range | None) -> list[Overrides]:
 def plan(
     folder: Path, grid: Grid, sampler: Sampler | None, seed: int, trials: int | None
 ) -> tuple[Space, list[Overrides], optuna.Study, int]:
-    """What a search varies, seeds apart; the seeds; Optuna's study; how many points to try.
+    """Returns what to search apart from the seeds, the seeds, Optuna's study, how many points.
 
-    Raises InputError for what a clone's params.yaml, the sampler or Optuna does not take.
+    Raises InputError for what a clone's params.yaml, the sampler or Optuna does not accept.
     """
     check(folder, grid)
     seeds = to_seeds(grid.get(SEED))
@@ -102,7 +102,7 @@ def create_study(
 ) -> tuple[optuna.Study, int]:
     """Optuna's study of a space, in memory, and how many points to try.
 
-    Raises InputError where the sampler cannot, or where nothing says how many.
+    Raises InputError if the sampler does not fit the space, or the number of points is unknown.
     """
     lists = {k: one.choices for k, one in space.items() if isinstance(one, CategoricalDistribution)}
     sampler = sampler or ("grid" if len(lists) == len(space) else "tpe")
@@ -115,10 +115,10 @@ def create_study(
         trials = min(trials or whole, whole)
     elif sampler == "random":
         chosen = optuna.samplers.RandomSampler(seed=seed)
-    else:  # several points are asked for before one is told: constant_liar keeps them apart
+    else:  # constant_liar keeps the points of a batch apart while none has a score
         chosen = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
     if trials is None:
-        raise InputError("trials: expected a number, such as trials=20, as only a grid has an end")
+        raise InputError("trials: expected a number, such as trials=20, as only a grid is finite")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.create_study(sampler=chosen, direction="maximize"), trials
 
@@ -130,9 +130,9 @@ def explore(
     together: int,
     score: Callable[[list[Overrides]], list[float]],
 ) -> None:
-    """Have points of a space scored: all at once, or `together` at a time where TPE learns.
+    """Choose points of a space and score them: all at once, or for TPE `together` at a time.
 
-    Higher scores are better. The same points for the same seed, whichever score comes first.
+    Higher scores are better. The same seed gives the same points, whichever trial ends first.
     """
     learns = isinstance(study.sampler, optuna.samplers.TPESampler)
     while number:

@@ -1,4 +1,4 @@
-"""A result as one commit on a branch, on main with a version: data first, then one push."""
+"""Publish a result: first its data, then in one push a commit and, on main, the version's tags."""
 
 import hashlib
 from pathlib import Path
@@ -10,18 +10,18 @@ from mnist_pipeline.review.git import git
 from mnist_pipeline.review.result import LOCK
 
 COMMITTED = (LOCK, "metrics", "params.yaml")
-# What git says where somebody else has pushed a commit or the same tag.
+# What git says if somebody else has pushed a commit or the same tag.
 MOVED = ("non-fast-forward", "fetch first", "already exists", "cannot lock ref")
 
 
 def push(folder: Path, branch: str, publish: str, verdict: str) -> str | None:
-    """Commit and push a clone's result; where it went, or None if the branch has moved.
+    """Commit and push a clone's result; returns where it went, or None if the branch has moved.
 
-    On main a new result becomes the next version, in production. Raises InputError without such a
-    branch or a DVC remote, and where a remote refuses: nothing is published.
+    On main a new result becomes the next version, in production. Raises InputError, and publishes
+    nothing, if there is no such branch or no DVC remote, or if a remote refuses.
     """
     if publish == "main" and not git(folder, "for-each-ref", f"refs/remotes/origin/{branch}"):
-        raise InputError(f"branch: expected one of origin's, found {branch}")
+        raise InputError(f"branch: expected a branch of origin, found {branch}")
     changed, target = git(folder, "status", "--porcelain", "--", *COMMITTED), branch
     if changed:
         commit_result(folder, f"Retrain: {verdict}")
@@ -45,6 +45,6 @@ def push(folder: Path, branch: str, publish: str, verdict: str) -> str | None:
 
 
 def commit_result(folder: Path, message: str) -> None:
-    """Commit a clone's result, even where nothing changed."""
+    """Commit a clone's result, even if nothing changed."""
     git(folder, "add", *COMMITTED)
     git(folder, "commit", "--quiet", "--allow-empty", f"--message={message}")

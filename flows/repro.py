@@ -1,4 +1,4 @@
-"""DVC as a child of this process: a stage's output line by line, its end with ours."""
+"""Run DVC as a child process, which hands on each line of output and ends when we end."""
 
 import os
 import re
@@ -12,18 +12,18 @@ from dvc.config import Config
 from mnist_pipeline.files import InputError
 from mnist_pipeline.leash import leashed
 
-ADVERT = "Having any troubles?"  # what dvc says after why it failed
-# What a stage or dvc says where another attempt would fail as well. It may help where a process was
-# lost or no mirror answers, and after a signal, whose status is negative.
+ADVERT = "Having any troubles?"  # dvc says this after the reason why it failed
+# What a stage or dvc says if another attempt would fail as well. Another attempt may help if a
+# process was lost, if no mirror answers, and after a signal, whose status is negative.
 OWN_FAULT = re.compile(r"error: (?!.*(dvc repro goes on|at a mirror, found none))|.*exited with \d")
 
 
 def run_stage(stage: str, folder: Path, flags: list[str], say: Callable[[str], None]) -> bool:
-    """Run a DVC stage in a process group of its own; whether there was anything to do.
+    """Run a DVC stage in a process group of its own; returns whether there was anything to do.
 
-    `say` gets each line. Raises InputError if the stage fails by its own fault, and RuntimeError
-    if it was killed, say, or a remote or mirror is away. The message is the line in which the stage
-    says why, or else the last one. Where this process is interrupted, the group ends first.
+    `say` gets each line. Raises InputError if the stage itself is at fault, and RuntimeError if,
+    for example, it was killed or a mirror is away. The message is the line in which the stage says
+    why, or else its last line. If this process is interrupted, the group is killed first.
     """
     worked, last, why = False, "", ""
     with subprocess.Popen(
@@ -51,7 +51,7 @@ def run_stage(stage: str, folder: Path, flags: list[str], say: Callable[[str], N
 
 
 def run_dvc(folder: Path, *words: str) -> str:
-    """Run dvc; what it printed. Raises InputError with its last line where it fails."""
+    """Run dvc; returns what it printed. Raises InputError with dvc's last line if it fails."""
     done = subprocess.run(["dvc", *words], cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         last = (done.stdout + done.stderr).partition(ADVERT)[0].strip().rpartition("\n")[2]

@@ -40,7 +40,7 @@ def retrain(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
         overrides: parameters to try, such as {"train.lr": 0.5}; never together with publish=main.
         force: run stages that did not change, too.
         publish: push the result to a branch of its own, to the branch itself, or not at all.
-        alpha: level of the test against the published model.
+        alpha: significance level of the test against the published model.
     """
     if overrides and publish == "main":
         return refused("overrides are for trying: publish=main takes its parameters from main")
@@ -57,14 +57,14 @@ def retrain(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
         except InputError as error:
             return refused(str(error))
         if end.name != "Moved":
-            # A state of the flow's own: Prefect would sum a task's up as "all completed".
+            # A new state, as Prefect would sum up the state of a task as "All states completed."
             return State(type=end.type, name=end.name, message=end.message)
         get_run_logger().info("%s has new commits: starting over from its tip", branch)
     return refused(f"{branch} got new commits during each of {ATTEMPTS} attempts")
 
 
 def show_metrics(folder: Path) -> None:
-    """How a clone's metrics differ from its commit's, as an artifact."""
+    """Show how a clone's metrics differ from those of its commit, as an artifact."""
     table = run_dvc(folder, "metrics", "diff", "--md", "--targets", str(METRICS))
     shown = table if str(METRICS) in table else "No difference."
     artifacts.create_markdown_artifact(shown, key="retrain-metrics")
@@ -72,11 +72,11 @@ def show_metrics(folder: Path) -> None:
 
 @task(cache_policy=NO_CACHE, name="publish")
 def publish_result(folder: Path, branch: str, publish: Where, alpha: float) -> State[None]:
-    """The gate, then the push; neither for a version that was taken out of production."""
+    """Ask the gate, then push. Do neither for a version that was taken out of production."""
     try:
         if publish == "main" and (version := taken_back(folder)):
             again = f"make rollback VERSION={version.name} brings it back"
-            message = f"nothing published: this is {version.name}, out of production; {again}"
+            message = f"nothing published: {version.name} was taken out of production; {again}"
             return Completed(message=message)
         verdict = approve(folder, publish, alpha)
         target = push(folder, branch, publish, verdict)

@@ -49,8 +49,8 @@ def service(
 ) -> Iterator[list[subprocess.Popen[bytes]]]:
     """A server with deployments, and workers with these options; all of them end with the block.
 
-    SIGINT and SIGTERM end the block, whatever handler this process started with. What the
-    children say goes to `log`, or else to where this process writes.
+    SIGINT and SIGTERM end the block, whatever handler this process started with. The
+    children write to `log`, or else to this process's own output.
     """
     os.environ |= settings(port)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -67,7 +67,7 @@ def service(
 
 
 def free_port(value: str) -> int:
-    """This port, any one for 0; InputError where it is none, or taken."""
+    """The port's number, that of any free port for 0. InputError if it is no port, or taken."""
     try:
         with socket.socket() as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
@@ -79,7 +79,7 @@ def free_port(value: str) -> int:
 
 
 def settings(port: int) -> dict[str, str]:
-    """What server, deployments and worker must agree on, as variables."""
+    """What server, deployments and worker must agree on, as environment variables."""
     direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
     return {
         "PREFECT_API_URL": f"http://{HOST}:{port}/api",
@@ -97,7 +97,7 @@ def settings(port: int) -> dict[str, str]:
 
 @contextmanager
 def child(*words: str, log: IO[str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """A prefect command out of Ctrl-C's reach: ended in its turn, and when this process is gone."""
+    """A prefect command that Ctrl-C does not reach. It ends with the block or this process."""
     command = leashed("prefect", *words)
     with subprocess.Popen(
         command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
@@ -121,7 +121,7 @@ def end(process: psutil.Process) -> None:
 
 
 def wait_for_health(server: subprocess.Popen[bytes]) -> None:
-    """Return when the server answers; InputError where it does not come up."""
+    """Return when the server answers; InputError if it does not start."""
     deadline = time.monotonic() + START
     while server.poll() is None and time.monotonic() < deadline:
         with suppress(httpx.TransportError):
@@ -132,7 +132,7 @@ def wait_for_health(server: subprocess.Popen[bytes]) -> None:
 
 
 def install(*deployments: str) -> None:
-    """The pools, deployments and automations, as the files of this checkout say."""
+    """Create the pools, deployments and automations that this checkout's files describe."""
     for command in (
         [sys.executable, "-m", "flows.server"],
         ["prefect", "--no-prompt", "deploy", *deployments],

@@ -2,7 +2,7 @@
 
 python -m flows.search '{"train.lr": [0.5, 1.0], "train.seed": [1, 2, 3]}'    # --help: the rest
 
-On the server that Prefect's profile names; where it names none, on this machine, this checkout.
+Runs on the server that Prefect's profile names. If it names none: this machine, this checkout.
 """
 
 import argparse
@@ -64,14 +64,14 @@ def search(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
     Args:
         grid: values for keys of params.yaml, {"train.lr": [0.5, 1.0]}, or ranges,
             {"train.lr": {"low": 0.1, "high": 2, "log": true}}. With a list for train.seed, each
-            point is trained with each seed, and counts with its mean.
+            point is trained with each seed, and counts with the mean.
         repository: what the workers clone; empty: where this project's checkout came from.
-        branch: whose tip to train; empty: the repository's own.
-        sampler: of Optuna; empty: grid for lists alone, else tpe.
+        branch: whose tip to train; empty: the repository's current branch.
+        sampler: Optuna's; empty: grid if there are only lists, else tpe.
         trials: how many points to try; empty: the whole grid.
         parallel: how many trainings at once.
         seed: of the sampler.
-        publish: propose the best point as a branch of its own, where it passes the gate.
+        publish: propose the best point as a branch of its own, if it passes the gate.
     """
     try:
         with temporary_clone(repository, branch) as folder:
@@ -94,11 +94,11 @@ def search(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
 
 
 def check_ranking(folder: Path, grid: Grid, publish: str) -> None:
-    """Raises InputError for a search whose end would be in vain."""
+    """Raises InputError for a search that could not rank its trials, or propose the best."""
     key = "train.validation_fraction"
     held_out = grid.get(key, [read_params(folder)["train"]["validation_fraction"]])
     if 0 in held_out if isinstance(held_out, list) else held_out.low == 0:
-        raise InputError(f"{key}: expected above 0, as those images rank the trials")
+        raise InputError(f"{key}: expected above 0, as the held-out images rank the trials")
     if publish == "branch" and not has_remote(folder):
         raise InputError("publish: expected a DVC remote for the data, found none")
 
@@ -113,7 +113,7 @@ def show(trials: pd.DataFrame, text: str, space: Space) -> None:
 
 
 def propose(found: Trials, ranking: pd.DataFrame, branch: str) -> str:
-    """Push the best point's result as a branch, where the gate lets it pass; where it went."""
+    """Push the best point's result as a branch, if it passes the gate; returns where it went."""
     if not (best := winner(ranking)):
         raise InputError("no trial was trained")
     git(found.folder, "checkout", "--quiet", ref_of(found.commit, best), "--", *COMMITTED)
@@ -134,14 +134,14 @@ def main() -> None:
         print(f"Workers of the pool {POOL}: {online()}")
         state = search_here(**options)
         sys.exit({"Completed": 0, "Refused": 2}.get(str(state.name), 1))
-    # What would be refused is refused before a server starts.
+    # Refuse a bad search before a server starts.
     plan(ROOT, *(options[name] for name in ("grid", "sampler", "seed", "trials")))
     check_ranking(ROOT, options["grid"], options["publish"])
     warn_of_changes("the search")
     port, log = free_port("0"), BUILD / "service.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     workers = [["--pool", POOL, "--limit", "1"]] * int(options["parallel"])
-    print(f"Starting a server of Prefect and {len(workers)} workers. They write to {log}.")
+    print(f"Starting a Prefect server and {len(workers)} workers. They write to {log}.")
     with tempfile.TemporaryDirectory(prefix="mnist_pipeline-search-") as home, log.open("w") as out:
         os.environ |= {"PREFECT_HOME": home, "PREFECT_WORKER_QUERY_SECONDS": "2"}
         with service(port, workers, "--name", DEPLOYMENT, log=out) as others:
@@ -157,7 +157,7 @@ def main() -> None:
 
 
 def parse() -> dict[str, Any]:
-    """The command line as the flow's parameters; InputError where it would not take them."""
+    """The command line as the flow's parameters; InputError if the flow does not accept them."""
     parser = argparse.ArgumentParser(
         prog="python -m flows.search",
         description=search.__doc__,

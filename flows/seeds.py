@@ -1,4 +1,4 @@
-"""make noise: the seeds trained by a search where a pool has workers, else on this machine.
+"""make noise: train the seeds by a search if the pool has workers, else on this machine.
 
 python -m flows.seeds --seeds 5
 """
@@ -22,7 +22,7 @@ from mnist_pipeline.review.result import Result, read_result
 
 
 def train(folder: Path, seeds: list[int]) -> dict[int, Result]:
-    """The results of a clone's commit with these seeds, which origin has as experiments then."""
+    """Train a clone's commit with these seeds, as experiments on origin; returns the results."""
     commit = git(folder, "rev-parse", "HEAD").strip()
     state = search_here(grid={SEED: seeds}, branch=commit, parallel=min(200, online()))
     if not state.is_completed():

@@ -23,12 +23,12 @@ from mnist_pipeline.__main__ import one_line_errors
 from mnist_pipeline.files import InputError
 
 FLOWS = ["retrain", "collect", "trial", "search"]
-# Events are named after states, by the states' own names: Refused is one of flows/stages.py.
+# Events are named after states. The name Refused is given by flows/stages.py.
 ENDS = ("Completed", "Refused", "Failed", "Cancelled", "Crashed", "TimedOut")
 
 
 def crash_after(name: str, event: str, expected: str, within: timedelta) -> AutomationCore:
-    """Crash a run where, `within` a time after one event, neither another one nor an end came."""
+    """Crash a run if neither the `expected` event nor an end follows `event` in time."""
     return AutomationCore(
         name=f"retrain: {name}",
         description="From flows/server.py. It may be switched off; other changes do not last.",
@@ -56,7 +56,7 @@ AUTOMATIONS = [
 def main() -> None:
     """Create the pools and the automations, or bring the automations up to date.
 
-    Raises InputError where none is named, or where it does not answer.
+    Raises InputError if no server is named, or if it does not answer.
     """
     if not (url := get_current_settings().api.url):
         raise InputError("PREFECT_API_URL: expected a server's address, found none")
@@ -64,7 +64,7 @@ def main() -> None:
         with get_client(sync_client=True) as client:
             for name in (POOL, SEARCH):
                 pool = WorkPoolCreate(name=name, type="process")
-                with suppress(ObjectAlreadyExists):  # and may be of another type, such as docker
+                with suppress(ObjectAlreadyExists):  # perhaps as another type, such as docker
                     client.create_work_pool(pool)
             for wanted in AUTOMATIONS:
                 automate(client, wanted)
@@ -86,7 +86,7 @@ def automate(client: SyncPrefectClient, wanted: AutomationCore) -> None:
 
 
 def content(automation: AutomationCore) -> dict[str, Any]:
-    """What an automation does, without the identities that the server gives it."""
+    """What an automation does, without the ids that the server gives it."""
     return AutomationCore.model_dump(automation, exclude={"id": True, "trigger": {"id"}})
 
 

@@ -13,7 +13,7 @@ from mnist_pipeline.files import InputError
 
 
 def run_stages(folder: Path, force: bool) -> State[Any]:
-    """The four stages in order, up to one that fails: Refused where it would fail again."""
+    """Run the four stages in order, up to one that fails: Refused if it would fail again."""
     flags = ["--force"] if force else []
     if has_remote(folder):
         flags.append("--pull")  # what was published need not run again
@@ -39,7 +39,7 @@ def refused(message: str) -> State[None]:
 
 @task(cache_policy=NO_CACHE)
 def run_task(stage: str, folder: Path, flags: list[str]) -> State[None]:
-    """A DVC stage, its output in the task's log. Cached means that DVC had nothing to do."""
+    """Run a DVC stage, its output in the task's log. Cached means that DVC had nothing to do."""
     worked = run_stage(stage, folder, flags, get_run_logger().info)
     return Completed() if worked else Completed(name="Cached", message="DVC had nothing to do")
 

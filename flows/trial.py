@@ -23,9 +23,9 @@ AWAY: list[float] = [5, 20, 60, 180]  # seconds to wait for git or the DVC remot
 def trial(repository: str, commit: str, overrides: Overrides, name: str) -> State[None]:
     """Train a commit with other parameters, and push the result as an experiment.
 
-    Refused where another attempt would not help: a key is unknown, or a stage says what is wrong.
+    Refused if another attempt would not help: a key is unknown, or a stage says what is wrong.
     """
-    if runtime.deployment.id:  # without its worker nobody could end it, and another will train it
+    if runtime.deployment.id:  # end with the worker: nobody else ends it, and another trains it
         leash.take()
     with temporary_clone(repository, commit) as folder:
         try:

@@ -1,7 +1,7 @@
 """The versions of the model: list them, put the next one into production, take one back.
 
-python -m flows.versions                      # those of origin, and which one is in production
-python -m flows.versions rollback [v1.0.0]    # this one, or the one before, is in production again
+python -m flows.versions                      # list origin's, and which one is in production
+python -m flows.versions rollback [v1.0.0]    # put this one, or the one before, into production
 """
 
 import sys
@@ -22,29 +22,29 @@ FIRST = "v1.0.0"
 
 
 def register(folder: Path, message: str) -> list[str]:
-    """Tag a clone's tip as the next version and as in production; the tags.
+    """Tag a clone's tip as the next version, in production; returns the tags.
 
-    None are needed where production has the same result already.
+    There are none if production has the same result already.
     """
     tags = read_tags(str(folder))
     prod = tags.in_stage(PROD)
     if prod and outputs(folder, prod.commit) == outputs(folder):
         return []
-    if git(folder, "tag", "--points-at", "HEAD", "--list", f"{ARTIFACT}@*"):  # one a commit
+    if git(folder, "tag", "--points-at", "HEAD", "--list", f"{ARTIFACT}@*"):  # GTO allows one
         git(folder, "commit", "--quiet", "--allow-empty", f"--message=Retrain: {message}")
-    first = None if tags.versions else FIRST  # else the next patch version
+    first = None if tags.versions else FIRST  # None: the next patch version
     made = gto.api.register(folder, ARTIFACT, "HEAD", first, message)
     return [made.tag, assign(folder, made.version, message)]
 
 
 def assign(folder: Path, version: str, message: str) -> str:
-    """Tag a version in a clone as in production; the tag."""
+    """Tag a version as in production, in a clone; returns the tag."""
     made = gto.api.assign(folder, ARTIFACT, PROD, version, message=message, force=True)
     return str(made.tag)
 
 
 def taken_back(folder: Path) -> Version | None:
-    """The version that has this clone's result, where a lower one is in production instead."""
+    """The version that has this clone's result, if a lower one is in production instead."""
     tags = read_tags(str(folder))
     prod, here = tags.in_stage(PROD), outputs(folder)
     if prod is None or outputs(folder, prod.commit) == here:
@@ -54,16 +54,16 @@ def taken_back(folder: Path) -> Version | None:
 
 
 def outputs(folder: Path, commit: str = "") -> dict[str, Any]:
-    """MD5 by path of all that the stages wrote, as dvc.lock has it in a commit or a folder."""
+    """Path → MD5 of all that the stages wrote, from the dvc.lock of a commit or of the folder."""
     text = git(folder, "show", f"{commit}:{LOCK}") if commit else (folder / LOCK).read_text()
     stages = parse_yaml(text, LOCK)["stages"].values()
     return {out["path"]: out["md5"] for stage in stages for out in stage["outs"]}
 
 
 def rollback(folder: Path, name: str) -> str:
-    """Push this version, or the one before, as in production again; what was done.
+    """Put this version, or the one before, into production and push that; returns what was done.
 
-    Raises InputError where there is none, where it is in production, or where its data is gone.
+    Raises InputError if there is no such version, it is in production, or its data is gone.
     """
     tags = read_tags(str(folder))
     prod = find(tags, PROD, None)
@@ -72,7 +72,7 @@ def rollback(folder: Path, name: str) -> str:
         raise InputError(f"{prod.name}: expected a version before it, found none")
     wanted = find(tags, None, name) if name else lower[-1]
     if wanted == prod:
-        raise InputError(f"{name}: expected another version than that in production")
+        raise InputError(f"{name}: expected a version other than the one in production")
     fetch(git(folder, "remote", "get-url", "origin").strip(), wanted)
     done = f"{wanted.name} takes the place of {prod.name} in {PROD}"
     git(folder, "push", "--quiet", "origin", assign(folder, wanted.name, done))
@@ -93,7 +93,7 @@ def table(folder: Path) -> str:
 
 
 def main() -> None:
-    """What the command line asks for, on this checkout's origin."""
+    """Do what the command line asks for, on this checkout's origin."""
     with temporary_clone("", "") as folder:
         match sys.argv[1:]:
             case []:

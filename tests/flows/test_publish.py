@@ -48,14 +48,14 @@ def test_only_what_is_there_is_called_pushed(origin):
     git(origin, "branch", "retrain", "main")  # so that no retrain/… can be made
     with clone(origin) as folder:
         tip = git(origin, "rev-parse", "main").strip()
-        with refused(origin, f"branch: expected one of origin's, found {tip}"):
+        with refused(origin, f"branch: expected a branch of origin, found {tip}"):
             push(folder, tip, "main", "better")
         with refused(origin, "cannot lock ref"):
             push(folder, "main", "branch", "better")
 
 
 def test_main_that_moved_is_not_forced(origin):
-    """Somebody else's commit stays; of ours neither commit nor tag appears."""
+    """Somebody else's commit stays; neither our commit nor our tag appears."""
     with clone(origin) as folder:
         change(origin, README="theirs")
         theirs = git(origin, "for-each-ref")

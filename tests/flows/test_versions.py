@@ -30,7 +30,7 @@ def table(origin) -> str:
 
 
 def test_publications_rollback_and_the_next_result(origin):
-    """The next patch version is in production; one taken back returns by no schedule."""
+    """The next patch version is in production; no schedule brings back one that was taken back."""
     assert retrained(origin) == "main, mnist-cnn@v1.0.0"
     assert retrained(origin) == "main"  # nothing new
     change(origin, source=b"better")
@@ -69,7 +69,7 @@ def test_what_people_merge_is_published(origin):
 
 
 def test_a_commit_that_is_a_version_already(origin):
-    """Main is reset to it: GTO gives a commit one version, so that there is one more commit."""
+    """If main is reset to it, a new commit is made, since GTO gives a commit only one version."""
     retrained(origin)
     first = git(origin, "rev-parse", "main").strip()
     change(origin, source=b"better")
@@ -82,7 +82,7 @@ def test_a_commit_that_is_a_version_already(origin):
 
 
 def test_the_gate_compares_with_production(origin):
-    """Not with what main has: there, after a rollback, is a model that was worse or better.
+    """Not with main, which after a rollback still has the model that was taken back.
 
     The table is newest first: name, accuracy, date, commit, and which one is in production.
     """
@@ -101,7 +101,7 @@ def test_the_gate_compares_with_production(origin):
 
 
 def test_ten_comes_after_nine(origin):
-    """The highest version is the last one, and the last assignment is the highest one."""
+    """Versions are sorted by number, and the assignment with the highest number counts."""
     for number in (10, 9):
         tree = git(origin, "commit-tree", "-m", f"{number}", "main^{tree}").strip()
         for tag in (f"mnist-cnn@v1.0.{number}", f"mnist-cnn#prod#{number}"):
@@ -121,10 +121,10 @@ def test_refused_rollbacks(origin):
     retrained(origin)
     before = git(origin, "for-each-ref")
     for name, reason in (
-        ("v1.0.1", "v1.0.1: expected another version than that in production"),
+        ("v1.0.1", "v1.0.1: expected a version other than the one in production"),
         (
             "v7.0.0",
-            "v7.0.0: expected a version of mnist-cnn or its stage; versions: v1.0.0",
+            "v7.0.0: expected a version of mnist-cnn, or a stage that has one; versions: v1.0.0",
         ),
         ("", "v1.0.0: its data cannot be had"),
     ):
