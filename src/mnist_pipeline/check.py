@@ -41,7 +41,7 @@ def main() -> None:
 def check(params: dict[str, Record], key: str, values: list[Any]) -> None:
     """Raises InputError for a key that no stage depends on, or a value that it cannot have.
 
-    Each value beside those of params.yaml: two that exclude each other are found when a stage runs.
+    Each value is checked alone: two that exclude each other are found when a stage runs.
     """
     section, _, name = key.partition(".")
     if not isinstance(values, list):

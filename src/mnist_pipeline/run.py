@@ -1,4 +1,4 @@
-"""Run dvc repro; where MNIST cannot be had, the same stages run on the embedded digits.
+"""Run dvc repro; if MNIST cannot be had, run the same stages on the embedded digits.
 
 PYTHONPATH=src python -m mnist_pipeline run
 """
@@ -17,7 +17,7 @@ from mnist_pipeline.mnist import TEST_LABELS
 
 EXPERIMENT = "digits"
 DIGITS = Path("build/digits")
-# To DVC, changed files in an experiment are a commit, and this user's git may lack a name for it.
+# For an experiment, DVC commits changed files, and this user's git may have no name to do so.
 IDENTITY = {
     "GIT_COMMITTER_NAME": "mnist_pipeline",
     "GIT_COMMITTER_EMAIL": "mnist_pipeline@localhost",
@@ -52,7 +52,7 @@ def reachable() -> bool:
 
 
 def run_on_digits() -> None:
-    """The four stages on the digits, outside the checkout; what they made goes to build/."""
+    """Run the four stages on the digits, outside the checkout; their outputs go to build/."""
     dvc("exp", "run", "--temp", "--force", "--name", EXPERIMENT, "-S", "data.source=digits")
     shutil.rmtree(DIGITS, ignore_errors=True)
     DIGITS.mkdir(parents=True)
@@ -61,7 +61,7 @@ def run_on_digits() -> None:
 
 
 def dvc(*words: str) -> None:
-    """Run dvc; end as it ends where it fails, since it has said why."""
+    """Run dvc; if it fails, exit with its status and no message: dvc has said why."""
     status = subprocess.run(["dvc", *words], env=IDENTITY | os.environ, check=False).returncode
     if status != 0:
         sys.exit(status)

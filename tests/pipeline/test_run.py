@@ -1,4 +1,4 @@
-"""make run: MNIST where it can be had, the embedded digits where not."""
+"""make run: MNIST if it can be had, else the embedded digits."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def test_without_a_mirror_the_digits_run(project):
 
 
 def test_a_failing_run_says_why_and_ends_with_dvcs_status(project):
-    """A stage's one line, and no summary; what is no data source is refused before any stage."""
+    """A stage's one line and no summary; an unknown data source is refused before any stage."""
     set_params(data={"source": "digits"}, train={"lr": -1})
     done = make_run(project)
     assert done.returncode == 255

@@ -107,7 +107,7 @@ def make_project(folder: Path) -> Path:
 
 
 def plant(repo: Path, fixed: int = 0, broken: int = 0, **metrics: Any) -> None:
-    """A result with so many of the first errors less and so many others more, and its lock."""
+    """Write a result with `fixed` of the first errors fixed and `broken` new ones, and its lock."""
     wrong = range(fixed, WRONG + broken)
     rows = [f"{index},{'cat' if index % 2 else 'dog'},owl,0.7\n" for index in wrong]
     write(repo, "metrics/errors.csv", "index,label,predicted,confidence\n" + "".join(rows))
@@ -150,7 +150,7 @@ def lock(repo: Path) -> None:
 
 
 def entry(repo: Path, path: str) -> dict[str, Any]:
-    """A file as dvc.lock names it; one that is not here, as data is, by its name."""
+    """A file's entry in dvc.lock; a missing file, such as data, is hashed by its name."""
     content = (repo / path).read_bytes() if (repo / path).exists() else path.encode()
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
     return {"path": path, "hash": "md5", "md5": md5, "size": len(content)}
@@ -164,7 +164,7 @@ def edit(repo: Path, name: str, old: str, new: str) -> None:
 
 
 def commit(repo: Path) -> str:
-    """Commit everything, also where nothing changed; the commit."""
+    """Commit everything, even if nothing changed; returns the commit."""
     git(repo, "add", "--all")
     git(repo, "commit", "--quiet", "--allow-empty", "--message=change")
     return git(repo, "rev-parse", "HEAD").strip()

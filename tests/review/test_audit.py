@@ -22,7 +22,7 @@ cache.mkdir(parents=True, exist_ok=True)
 
 @pytest.fixture
 def repo(tmp_path) -> Path:
-    """The cats and dogs, not run yet; their training refuses a cache that another one has used."""
+    """The cats and dogs, not run yet; their training refuses a cache that another has used."""
     (tmp_path / "repo").mkdir()
     repo = make_project(tmp_path / "repo")
     edit(repo, "src/train.py", "\nparams", f"{FRESH}params")
@@ -59,8 +59,8 @@ def test_other_bytes_are_told(repo, tmp_path, monkeypatch):
 def test_equal_bytes_are_told(repo, tmp_path, monkeypatch):
     """A commit of what its stages write, reproduced in a clone: exit status 0.
 
-    MNIST_MIRROR may name a folder as seen from here. A result of the CPU is reproduced there, also
-    on a machine with a GPU, which `runtime.device: auto` would take.
+    MNIST_MIRROR may be a relative path. A result from the CPU is reproduced on the CPU, also on a
+    machine with a GPU, which `runtime.device: auto` would take.
     """
     edit(repo, "src/train.py", 'Path("metrics/environment.json").write_text("{}")', DEVICE)
     (tmp_path / "mirror").mkdir()

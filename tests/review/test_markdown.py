@@ -47,7 +47,7 @@ def side(**changes) -> Side:
 
 
 def evidence(**changes) -> Evidence:
-    """Forty images that differ, as unevenly as is just noticed."""
+    """Forty images that differ, split just unevenly enough to be noticed."""
     counts = {"total": 10_000, "fixed": 13, "broken": 27, "p_value": 0.0385, "alpha": 0.05}
     return Evidence(**counts | {"interval": (-0.0025, -0.0001), "least": 27} | changes)
 
@@ -111,12 +111,12 @@ def test_code_shows_printable_characters_alone(text):
     shown = code(text)
     assert shown[1:-1].isprintable()
     assert not any(unicodedata.combining(character) for character in shown)
-    assert not {"`", "|"} & set(shown[1:-1])  # of which a table's cell is made
+    assert not {"`", "|"} & set(shown[1:-1])  # they would end the span or the cell
     assert len(shown) <= 82
 
 
 def test_greatest_report_fits_a_comment():
-    """GitHub takes 65,536 characters; one that has more of everything than is shown has fewer."""
+    """GitHub takes 65,536 characters; a report with more of everything than is shown has fewer."""
     assert 20_000 < len(render(full("⟂" * 1000))) < 60_000
 
 
@@ -148,7 +148,7 @@ def rendered(tmp_path, monkeypatch, capsys):
 
 
 def test_report_survives_its_json(rendered):
-    """Whole numbers, floats, truths and texts are still what they were, NaN is a text."""
+    """Whole numbers, floats, booleans and texts are still what they were; NaN is a text."""
     values = [1, 1.0, True, False, "1", None, -3, 1e-300, 10**400, float("nan"), [1]]
     changes = [Change(file="x", name=str(at), old=each, new=0) for at, each in enumerate(values)]
     before = report(changes=changes)
@@ -231,7 +231,7 @@ def test_numbers_show_on_which_side_they_are():
     ],
 )
 def test_changes_are_as_exact_as_the_values(old, new, shift):
-    """Whole numbers to the last digit; a truth has no difference."""
+    """Whole numbers to the last digit; a boolean has no difference."""
     change = Change(file="a", name="b", old=old, new=new)
     assert render(report(changes=[change])).strip().endswith(f"| {shift} |")
 
@@ -243,7 +243,7 @@ def test_sentences_need_no_statistics():
         "The models disagree on 40 of 10,000 test images: this change fixes 13 and breaks 27.",
         "would come up 4 times in 100 (exact McNemar test, p = 0.0385).",
         "The accuracy changes by −0.14 percentage points on these images.",
-        "On others, if 40 of them differ as well, it may be anything from −0.25 to −0.01 (95%",
+        "On other images, if 40 differ as well, it may change by anything from −0.25 to −0.01 (95%",
         "To be evidence of a difference (p < 0.05), at least 27 of the 40 must go the same way.",
         "Another seed alone moves the accuracy by up to 0.15 points",
         "Of 10 pairs of seeds, the test calls 1 different.",
@@ -252,4 +252,4 @@ def test_sentences_need_no_statistics():
     same = evidence(fixed=0, broken=0, p_value=1.0, interval=None, least=None)
     assert "get exactly the same of the 10,000 test images wrong" in render(report(evidence=same))
     few = evidence(fixed=1, broken=2, p_value=1.0, least=None)
-    assert "With so few images, no split would be evidence" in render(report(evidence=few))
+    assert "So few images differ that no split would be" in render(report(evidence=few))

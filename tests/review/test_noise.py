@@ -16,7 +16,7 @@ from mnist_pipeline.review.result import read_result
 
 
 def finish(repo: Path) -> str:
-    """What make noise with two seeds prints, where git does not know who works here."""
+    """Run make noise with two seeds, without a name for git; returns what it prints."""
     words = ("-m", "mnist_pipeline", "noise", "--seeds", "2")
     done = python(*words, cwd=repo, HOME=str(repo.parent))  # where dvc looks, whatever git is told
     assert done.returncode == 0, done.stdout + done.stderr
@@ -25,7 +25,7 @@ def finish(repo: Path) -> str:
 
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory) -> Path:
-    """The cats and dogs with seed 2, whose DVC pushes each experiment."""
+    """The cats and dogs with seed 2, with a DVC that pushes each experiment."""
     repo = make_project(tmp_path_factory.mktemp("noise"))
     edit(repo, "params.yaml", "seed: 1", "seed: 2")
     remote = ("--default", "own", str(tmp_path_factory.mktemp("remote")))
@@ -89,7 +89,7 @@ def test_committed_one_is_documented():
     ],
 )
 def test_configuration_is_all_but_the_seed(tmp_path, name, old, new, same):
-    """What decides the result of a seed makes its spread another one, and nothing else does."""
+    """The spread counts only as long as nothing changes that decides the result of a seed."""
     write(make_project(tmp_path), "data/train.csv", "train")
     lock(tmp_path)
     result = read_result(tmp_path)

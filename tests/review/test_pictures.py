@@ -42,7 +42,7 @@ def test_what_cannot_be_drawn_is_said(folders, tmp_path):
 
 
 def test_picture_that_is_none_is_said(folders, tmp_path):
-    """A new image that is no PNG costs its own picture alone, also that of an earlier report."""
+    """A new image that is no PNG costs only the picture of new images, an earlier one included."""
     new = folders[1] / "data/new/test"
     new.mkdir(parents=True)
     Image.new("L", (28, 28)).save(new / "7-0.png")

@@ -58,7 +58,7 @@ def test_picture_of_one_trial():
 
 
 def test_picture_has_a_panel_for_each_parameter_that_varies():
-    """A dot for each trial that was trained, on a logarithmic axis where the range was one."""
+    """A dot for each trial that was trained, on a logarithmic axis if the range was logarithmic."""
     table = FOUND.assign(
         **{"train.precision": "float32", "train.dry_run": [True, False] * 2 + [True]}
     )

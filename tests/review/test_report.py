@@ -89,7 +89,7 @@ def test_planted_difference_is_found(repo, run, fixed, broken, expected):
     ],
 )
 def test_new_images_have_a_verdict_of_their_own(repo, run, answers, differ, expected):
-    """On those that both know, beside what was added; a regression there is one."""
+    """On those that both models answered, beside what was added; a regression there counts, too."""
     before, after = answers
     (repo / "data/new/train").mkdir(parents=True)
     plant_new(repo, dict.fromkeys(NEW, before))
@@ -109,13 +109,13 @@ def test_new_images_have_a_verdict_of_their_own(repo, run, answers, differ, expe
     assert found.added == [f"data/new/test/{new}", "data/new/train/trained.png"]
     assert (repo / "pictures/new_images.png").is_file()
     text = run(*words)[1]
-    line = f"**{expected[0].capitalize()}** on the 8 new test images that both know"
+    line = f"**{expected[0].capitalize()}** on the 8 new test images that both models answered"
     assert line in text
     assert "New images added: 1 to train with, 1 to test with." in text
 
 
 def test_answers_that_are_gone_are_told(repo, run):
-    """The images are there, but the head's result no longer says a word of some: exit status 2."""
+    """The images are there, but the head's result has no answer for some: exit status 2."""
     plant_new(repo, dict.fromkeys(NEW, "7"))
     commit(repo)
     plant_new(repo, dict.fromkeys(NEW[1:], "7"))
@@ -194,7 +194,7 @@ def test_other_test_set_is_not_comparable(repo, run, what):
     ["metrics/metrics.json", "metrics/errors.csv", "dvc.lock", "dvc.yaml", "params.yaml"],
 )
 def test_missing_or_odd_file_is_never_fine(repo, run, side, name, content):
-    """Each file in turn, also with git's marks of a conflict: exit status 2, said by name."""
+    """Each file in turn, also with git's marks of a conflict: exit status 2, and it is named."""
     before = (repo / name).read_bytes()
     (repo / name).unlink()
     if content:
@@ -226,7 +226,7 @@ def test_bug_is_no_regression(repo, run, monkeypatch):
     status, _, error = run("--base=HEAD")
     assert status == 2
     (line,) = error.splitlines()
-    assert line.startswith("error: a bug of the report, ")
+    assert line.startswith("error: a bug in the report, ")
 
 
 # What is stale, and what a change affects
@@ -261,7 +261,7 @@ def test_stages_affected_are_those_of_the_change(repo):
 
 
 def test_output_that_was_never_written_is_stale(repo):
-    """One that dvc.yaml has got since."""
+    """It was added to dvc.yaml after the last run."""
     stages = YAML(typ="safe").load(repo / "dvc.yaml")
     stages["stages"]["train"]["outs"].append("models/more")
     write(repo, "dvc.yaml", stages)
@@ -270,7 +270,7 @@ def test_output_that_was_never_written_is_stale(repo):
 
 
 def test_input_in_a_folder_that_a_stage_writes_is_not_stale(repo):
-    """Of the folder dvc.lock has one hash alone, and the data is not here."""
+    """dvc.lock has a single hash for the folder, and the data is not here."""
     stages = YAML(typ="safe").load(repo / "dvc.yaml")
     stages["stages"]["train"]["outs"] = ["models"]
     stages["stages"]["save"]["outs"] = ["final"]
@@ -280,7 +280,7 @@ def test_input_in_a_folder_that_a_stage_writes_is_not_stale(repo):
 
 
 def test_link_to_a_folder_is_copied(repo):
-    """An input like others, in the workspace as in a commit."""
+    """It is an input like any other, in the workspace as in a commit."""
     (repo / "linked").symlink_to("src")
     stages = YAML(typ="safe").load(repo / "dvc.yaml")
     stages["stages"]["train"]["deps"].append("linked/model.py")
@@ -334,7 +334,7 @@ def test_experiment_that_became_the_base_is_a_commit_like_others(repo):
 
 
 def test_head_is_gits_after_an_experiment_was_killed(repo, run):
-    """DVC leaves a ref behind, and takes HEAD for that from then on."""
+    """DVC leaves a ref behind, and from then on takes that ref for HEAD."""
     git(repo, "update-ref", EXEC_BASELINE, "HEAD")
     plant(repo, broken=40)
     commit(repo)
@@ -356,7 +356,7 @@ def test_base_is_where_the_head_left_it(repo):
 
 
 def test_where_each_has_merged_the_other(repo):
-    """The base itself: what it did before is not the head's doing."""
+    """It is compared with the base itself, whose older changes are not the head's doing."""
     git(repo, "checkout", "--quiet", "-b", "change")
     write(repo, "README.md", "of the change")
     change = commit(repo)
@@ -421,7 +421,7 @@ def test_partial_clone_fetches_what_it_lacks(repo, run, tmp_path, monkeypatch):
 
 
 def test_commits_with_long_hashes(tmp_path, run, monkeypatch):
-    """Whatever git makes by default: to DVC, a repository with SHA-256 is none."""
+    """The report works with SHA-256, although DVC takes such a repository for none."""
     monkeypatch.setenv("GIT_DEFAULT_HASH", "sha256")
     (long := tmp_path / "long").mkdir()
     monkeypatch.chdir(make_project(long))
@@ -432,7 +432,7 @@ def test_commits_with_long_hashes(tmp_path, run, monkeypatch):
 
 
 def test_submodules_stay_where_they_are(repo, tmp_path):
-    """Also where git's configuration has it take them along wherever it checks files out."""
+    """Also if git's configuration has every checkout take them along."""
     (library := tmp_path / "library").mkdir()
     make_project(library)
     git(repo, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(library))

@@ -1,4 +1,4 @@
-"""A result is what the files in git say that dvc.lock names."""
+"""A result is what the files in git say, if they are the ones that dvc.lock names."""
 
 import pytest
 from pets import edit, lock, make_project, plant, write
@@ -46,11 +46,11 @@ def test_renamed_test_data_is_the_same_test_set(folder):
         (ERRORS, "\n0,dog,owl", "\n1000,dog,owl", "expected 50 errors"),
         (ERRORS, "index,", "number,", "expected columns index, label, predicted"),
         (ERRORS, "\n0,dog,owl,0.7", "\n0,dog", "expected columns index, label, predicted"),
-        (METRICS, '"accuracy": 0.95', '"accuracy": 0.96', "correct and total say 0.95, found 0.96"),
+        (METRICS, '"accuracy": 0.95', '"accuracy": 0.96', "correct / total = 0.95, found 0.96"),
     ],
 )
 def test_files_that_disagree_are_refused(folder, name, old, new, says):
-    """A fault of one's own score, say: the errors are those that the metrics count."""
+    """The errors must be those that the metrics count, whatever a user's own score writes."""
     edit(folder, name, old, new)
     lock(folder)
     with pytest.raises(InputError, match=f"^{name}: .*{says}"):

@@ -43,7 +43,7 @@ def test_new_images_are_compared_where_both_know_them():
 
 @pytest.mark.parametrize(("fixed", "broken"), [(27, 13), (26, 14), (0, 6), (9, 9)])
 def test_interval_leaves_out_zero_where_the_test_notices(fixed, broken):
-    """It holds the difference that was found, and both say the same of 0."""
+    """The interval contains the difference that was found, and agrees with the test about 0."""
     low, high = interval(fixed, broken, 10_000)
     assert low <= (fixed - broken) / 10_000 <= high
     assert (low > 0 or high < 0) == (mcnemar(fixed, broken) < ALPHA)
@@ -58,7 +58,7 @@ def test_where_no_image_differs_nothing_is_noticed():
 
 @pytest.mark.parametrize(("differ", "expected"), [(5, None), (6, 6), (40, 27), (200, 115)])
 def test_least_is_where_the_test_begins_to_notice(differ, expected):
-    """One image less one way is not noticed; below six images nothing is."""
+    """With one image less, no difference is noticed; below six images none ever is."""
     assert least(differ) == expected
     if expected:
         assert mcnemar(expected, differ - expected) < ALPHA

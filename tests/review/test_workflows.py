@@ -102,7 +102,7 @@ def test_fetching_takes_the_report_alone(tmp_path, content, expected):
     assert (inner / "report.zip").stat().st_size <= LIMIT
 
 
-# The step that comments, with the real gh, on a GitHub that this machine plays
+# The step that comments, with the real gh, on an imitation of GitHub
 
 
 class GitHub(ThreadingHTTPServer):
@@ -115,12 +115,12 @@ class GitHub(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """GitHub's answers. gh asks through this server as its proxy, so that paths are addresses."""
+    """GitHub's answers. gh uses this server as its proxy, so that paths are whole addresses."""
 
     server: GitHub
 
     def do_GET(self) -> None:
-        """A list, of pull requests only those that are asked for."""
+        """A list; of pull requests, only those that were asked for."""
         address = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(address.query).items()}
         found = self.server.lists[address.path.removeprefix(f"/{REPOSITORY}")]
@@ -130,7 +130,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(found)
 
     def do_POST(self) -> None:
-        """Take a comment down."""
+        """Record a comment."""
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["body"]
         path = urlsplit(self.path).path.removeprefix(f"/{REPOSITORY}")
         self.server.written.append((self.command, path, body))

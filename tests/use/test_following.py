@@ -72,7 +72,7 @@ def serves(url: str, name: str) -> dict[str, str]:
 
 
 def problem(url: str) -> dict[str, str] | None:
-    """What /version says, where that names a problem."""
+    """What /version says, if it names a problem."""
     said = httpx.get(f"{url}/version").json()
     return said if said["problem"] else None
 
@@ -118,7 +118,7 @@ def test_app_follows_production(origin):
 
 
 def test_kill_in_mid_fetch(origin, tmp_path):
-    """Nobody goes on fetching, and the next app serves a whole version."""
+    """No fetch is left running, and the next app serves a whole version."""
     slow = tmp_path / "bin/dvc"
     slow.parent.mkdir()
     slow.write_text(
@@ -146,7 +146,7 @@ def test_kill_in_mid_fetch(origin, tmp_path):
 
 
 def test_a_version_by_name_or_stage(origin):
-    """That in production, or any; the refusal of others names what there is."""
+    """The one in production, or any other; a refusal names those that exist."""
 
     def chosen(*words: str) -> str:
         network.add_options(parser := argparse.ArgumentParser())
@@ -155,6 +155,6 @@ def test_a_version_by_name_or_stage(origin):
 
     git(origin, "tag", "--annotate", "--message=by hand", "mnist-cnn@v1.0.1", "main")
     assert [chosen(), chosen("--version", "v1.0.1")] == ["v1.0.0", "v1.0.1"]
-    expected = "dev: expected a version of mnist-cnn or its stage; versions: v1.0.0, v1.0.1"
+    expected = r"dev: expected a version of mnist-cnn, or a stage .*; versions: v1.0.0, v1.0.1"
     with pytest.raises(InputError, match=expected):
         chosen("--stage", "dev")

@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def warn_of_changes(work: str) -> None:
-    """The work is on a commit: say so where the checkout has more than that."""
+    """Warn if the checkout has uncommitted changes, since the work uses only its commit."""
     if git(Path(), "status", "--porcelain", "--untracked-files=normal"):
         print(f"warning: uncommitted changes are not part of {work}", file=sys.stderr)
 
@@ -35,9 +35,9 @@ def warn_of_changes(work: str) -> None:
 def reproduce(folder: Path, *words: str) -> None:
     """Run a clone's stages with `dvc repro` or `dvc exp run`; InputError where one fails.
 
-    A result that its environment.json says was computed on the CPU is computed there again.
+    A result is computed on the CPU if its environment.json says that it was before.
     """
-    environment = os.environ | {"DVC_EXP_AUTO_PUSH": "false"}  # to the checkout that it is of
+    environment = os.environ | {"DVC_EXP_AUTO_PUSH": "false"}  # not to the checkout
     if Path(mirror := environment.get("MNIST_MIRROR", "missing")).is_dir():
         environment["MNIST_MIRROR"] = str(Path(mirror).resolve())
     record = folder / ENVIRONMENT

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from mnist_pipeline.files import InputError
 
-# Bytes a second, and for how many seconds: a remote that is slower is given up.
+# A remote that sends less than 1 byte a second for 60 seconds is given up.
 SLOW = {"GIT_HTTP_LOW_SPEED_LIMIT": "1", "GIT_HTTP_LOW_SPEED_TIME": "60"}
-CLONE = (  # a clone's configuration, whatever this user's is: nobody is there to sign, say
+CLONE = (  # a clone's configuration, whatever the user's is: nobody may be there to sign commits
     "user.name=mnist_pipeline",
     "user.email=mnist_pipeline@localhost",
     "checkout.guess=true",
@@ -26,10 +26,10 @@ CLONE = (  # a clone's configuration, whatever this user's is: nobody is there t
 
 
 def git(folder: Path, *words: str, **variables: str) -> str:
-    """Run git in a folder; what it printed. Raises InputError where it fails.
+    """Run git in a folder; returns what it printed. Raises InputError if git fails.
 
-    Git tells its hooks by variables which repository is theirs. They are left out, as `folder`
-    says which one is meant. `variables` come on top.
+    Git sets variables that tell its hooks their repository. They are left out, since `folder`
+    says which repository is meant. `variables` are added.
     """
     others = {name: os.environ[name] for name in os.environ.keys() - _local_variables()}
     environment = SLOW | others | variables
@@ -54,9 +54,9 @@ def _local_variables() -> set[str]:
 
 
 def clone(repository: str, folder: Path, cache: Path | None = None, branch: str = "") -> Path:
-    """A git clone in a new or empty folder, with a DVC cache that may lie elsewhere.
+    """Clone with git into a new or empty folder, with a DVC cache that may lie elsewhere.
 
-    Of a branch or a commit; empty: of the repository's own branch.
+    `branch` is a branch or a commit; empty: the repository's current branch.
     """
     configuration = [f"--config={each}" for each in CLONE]
     git(Path(), "clone", "--quiet", "--origin=origin", *configuration, repository, str(folder))
@@ -72,28 +72,28 @@ def resolve(top: Path, name: str) -> str:
     """The commit that git or DVC knows by a name; InputError where neither does."""
     from dvc.scm import SCM, RevError, resolve_rev  # noqa: PLC0415 (only the report needs it)
 
-    with suppress(InputError):  # to DVC, HEAD is where an experiment that was killed began
+    with suppress(InputError):  # after a killed experiment, DVC's HEAD is where that began
         return git(top, "rev-parse", "--verify", f"{name}^{{commit}}").strip()
     try:
         with SCM(str(top)) as scm:
-            found = resolve_rev(scm, name) if name else name  # which DVC would take for HEAD
+            found = resolve_rev(scm, name) if name else name  # DVC takes an empty one for HEAD
         return git(top, "rev-parse", "--verify", f"{found}^{{commit}}").strip()
     except (RevError, InputError) as error:
         raise InputError(f"{name}: expected a commit or an experiment of DVC: {error}") from error
 
 
 def is_experiment(top: Path, commit: str) -> bool:
-    """Whether a commit is that of an experiment of DVC, and on no branch."""
+    """Whether a commit is an experiment of DVC, and on no branch."""
     if git(top, "for-each-ref", "--count=1", f"--contains={commit}", "refs/heads", "refs/remotes"):
         return False
     return bool(git(top, "for-each-ref", f"--points-at={commit}", "refs/exps/??/*/*"))
 
 
 def merge_base(top: Path, base: str, head: str) -> str:
-    """The commit at which a head left a base; the base, where each has merged the other.
+    """The commit where a head left a base, or the base itself if each has merged the other.
 
-    Raises InputError where they have none in common. In a shallow clone, the true one may have
-    been cut off, so that an older one is refused as well.
+    Raises InputError if they have no commit in common. In a shallow clone the true merge base may
+    have been cut off, so an older one is refused as well.
     """
     shallow = git(top, "rev-parse", "--is-shallow-repository").strip() == "true"
     try:
@@ -110,8 +110,8 @@ def merge_base(top: Path, base: str, head: str) -> str:
 def check_out(top: Path, commit: str, folder: Path) -> None:
     """Put the files of a repository's commit into a new folder.
 
-    As the commit has them, whatever this machine's git does to the ends of lines. A partial clone
-    fetches what it lacks of them.
+    They have the commit's bytes, whatever this machine's git does to line endings. A partial clone
+    fetches the files that it lacks.
     """
     folder.mkdir()
     variables = {
@@ -126,7 +126,7 @@ def check_out(top: Path, commit: str, folder: Path) -> None:
 
 
 def copy_workspace(top: Path, folder: Path) -> None:
-    """Put the files of a repository's workspace, but those that git ignores, into a folder."""
+    """Copy a repository's workspace into a folder, without the files that git ignores."""
     names = git(top, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     for name in filter(None, set(names.split("\0"))):
         if (top / name).is_file() or (top / name).is_symlink():  # not: deleted, or a submodule

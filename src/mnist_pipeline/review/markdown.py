@@ -1,7 +1,7 @@
 """Render a report that was printed with --json as Markdown, inert whatever it says.
 
-The report may come from a stranger's change. Whatever of it is text is shown as a code span, where
-GitHub knows neither HTML nor mentions, links or references, and only with characters that show.
+The report may come from a stranger's change. All its texts are shown as code spans, in which GitHub
+makes no HTML, mentions, links or references, and only with printable characters.
 """
 
 import argparse
@@ -24,13 +24,13 @@ def main() -> None:
     """Print a report's file, which a stranger may have written, as Markdown."""
     parser = argparse.ArgumentParser(description="Print a report as Markdown.")
     parser.add_argument("file", type=Path, help="what the report printed with --json")
-    parser.add_argument("--head", required=True, help="the commit that it must be about")
+    parser.add_argument("--head", required=True, help="the commit that the report must be about")
     options = parser.parse_args()
     print(render(read_report(options.file, options.head)), end="")
 
 
 def read_report(path: Path, head: str) -> Report:
-    """The report in a file; InputError where it is malformed or of another commit."""
+    """The report in a file; InputError if it is malformed or about another commit."""
     try:
         report = Report.model_validate_json(path.read_bytes())
     except ValidationError as error:
@@ -69,12 +69,12 @@ def render(report: Report) -> str:
 
 
 def warn(what: str, side: Side) -> str:
-    """The warning that a result is not of its code; empty where it is."""
+    """A warning if a result does not belong to its code, else an empty text."""
     if side.stale is None:
         return f"**Warning: whether {what} is stale is not known.**"
     if not side.stale:
         return ""
-    head = f"**Warning: {what} is stale.** The numbers are not of this code and these parameters:"
+    head = f"**Warning: {what} is stale.** The numbers belong to other code or parameters:"
     return "\n".join([head, "", *(f"- {code(each, 200)}" for each in side.stale[:ROWS])])
 
 
@@ -105,10 +105,10 @@ def explain(found: Evidence, spread: Spread | None) -> list[str]:
     )
     size = (
         f"The accuracy changes by {points((found.fixed - found.broken) / found.total)} percentage"
-        f" points on these images. On others, if {differ:,} of them differ as well, it may be"
+        f" points on these images. On other images, if {differ:,} differ as well, it may change by"
         f" anything from {low} to {high} ({1 - found.alpha:.0%} confidence interval)."
     )
-    least = "With so few images, no split would be evidence of a difference."
+    least = "So few images differ that no split would be evidence of a difference."
     if found.least:
         split = f"at least {found.least:,} of the {differ:,} must go the same way"
         least = f"To be evidence of a difference (p < {found.alpha:g}), {split}."
@@ -119,7 +119,7 @@ def explain_new(new: NewImages) -> list[str]:
     """The verdict on the new test images, and how many images were added."""
     judged, found = "", new.evidence
     if found:
-        where = f"the {found.total:,} new test images that both know"
+        where = f"the {found.total:,} new test images that both models answered"
         numbers = describe(found.fixed, found.broken, found.p_value)
         judged = f"**{new.verdict.capitalize()}** on {where} ({numbers})"
     tests = sum(name.startswith(str(NEW_TEST)) for name in new.added)
@@ -135,7 +135,7 @@ def describe(fixed: int, broken: int, p_value: float) -> str:
 
 
 def often(p_value: float) -> str:
-    """A probability as so many times in so many."""
+    """A p-value in words, such as "4 times in 100"."""
     if p_value < 0.001:
         return "less than once in 1,000 times"
     if p_value == 1:
@@ -146,13 +146,13 @@ def often(p_value: float) -> str:
 
 
 def probability(p_value: float) -> str:
-    """Three digits, or as many as show on which side of 0.05 it is."""
+    """A p-value with three digits, or as many as show on which side of 0.05 it lies."""
     texts = (f"{p_value:.{digits}g}" for digits in count(3))
     return next(text for text in texts if (float(text) < 0.05) == (p_value < 0.05))
 
 
 def points(difference: float) -> str:
-    """A difference of accuracies in percentage points; only none is shown as 0.00."""
+    """A difference of accuracies in percentage points; only 0 itself is shown as 0.00."""
     by = 100 * difference
     return (f"{by:+.2f}" if not 0 < abs(by) < 0.005 else f"{by:+.1g}").replace("-", "−")
 
@@ -189,7 +189,7 @@ def cell(value: Any) -> str:
 
 
 def shift(change: Change) -> str | None:
-    """How far a number changed; None for what is no number."""
+    """How far a number changed; None if a value is not a number."""
     old, new = change.old, change.new
     if isinstance(old, bool | str | None) or isinstance(new, bool | str | None):
         return None
@@ -199,7 +199,7 @@ def shift(change: Change) -> str | None:
 
 
 def code(text: str, width: int = 80) -> str:
-    """A text as a code span of one line, at most so many characters wide."""
+    """A text as a code span of one line, at most `width` characters wide."""
     shown = "".join(
         character if character == " " or unicodedata.category(character)[0] in VISIBLE else "�"
         for character in unicodedata.normalize("NFC", text)

@@ -1,7 +1,7 @@
 """Train with other seeds, and write to metrics/noise.json how far the results differ.
 
 The committed configuration is trained in a clone that shares this checkout's DVC cache. A seed
-that was trained before is not trained again, and an interrupted one goes on.
+that was trained before is not trained again, and an interrupted training goes on.
 """
 
 import argparse
@@ -33,7 +33,7 @@ class Noise(files.Record):
 
     configuration: str
     alpha: float
-    runs: list[dict[str, Any]] = Field(min_length=2)  # a training each: seed and result
+    runs: list[dict[str, Any]] = Field(min_length=2)  # one for each training: seed and result
     standard_deviation: float = Field(ge=0, le=1)  # of a sample of accuracies
     pairs: list[dict[str, Any]]  # two runs each, compared as if the second were a change
     false_alarms: int  # pairs with p < alpha
@@ -42,7 +42,7 @@ class Noise(files.Record):
 def main(train: Callable[[Path, list[int]], dict[int, Result]] | None = None) -> None:
     """Measure the noise of the committed configuration, trained here or by `train`.
 
-    `train` gets a clone of this checkout and the seeds; it gives the results by seed.
+    `train` gets a clone of this checkout and the seeds, and returns the results by seed.
     """
     parser = argparse.ArgumentParser(description="Train with other seeds; write metrics/noise.json")
     parser.add_argument("--seeds", type=int, default=5, help="how many, at least 2; default 5")
@@ -71,7 +71,7 @@ def _seeds(folder: Path, number: int) -> list[int]:
 
 
 def _train(folder: Path, seeds: list[int]) -> dict[int, Result]:
-    """A clone's results with these seeds, from DVC's run-cache where they are there."""
+    """Train a clone with these seeds, or take the results from DVC's run-cache."""
     (folder / LOCK).unlink(missing_ok=True)  # may be another machine's; the run-cache is this one's
     reproduce(folder, "repro", "evaluate")  # a new lock: without one, dvc exp run warns
     results = {}
@@ -83,7 +83,7 @@ def _train(folder: Path, seeds: list[int]) -> dict[int, Result]:
 
 
 def measure(results: dict[int, Result], configuration: str) -> Noise:
-    """What metrics/noise.json says of the results by seed, which share their test images."""
+    """The content of metrics/noise.json, from results by seed on the same test images."""
     runs: list[dict[str, Any]] = []
     pairs: list[dict[str, Any]] = []
     for seed, result in results.items():
@@ -123,7 +123,7 @@ def configuration(folder: Path) -> str:
 
 
 def read_spread(folders: list[Path]) -> Spread | None:
-    """What the first noise.json says that was measured for one of the folders' configurations."""
+    """The spread in the first noise.json that belongs to one of the folders' configurations."""
     for path in (folder / NOISE for folder in folders):
         if not path.exists():
             continue

@@ -16,12 +16,12 @@ from mnist_pipeline.review.result import Answer, find_new, read_result
 Curves = dict[str, list[float]]
 LOSSES = {"train_loss": "training loss", "validation_loss": "validation loss"}
 ACCURACY = {"validation_accuracy": "validation accuracy"}
-SHOWN, ACROSS = 300, 15  # new images
+SHOWN, ACROSS = 300, 15  # new images in all, and in a row
 LOOKS = (("0.55", "--", 3), ("tab:blue", "-", 2))  # base and head: color, line, height
 
 
 def illustrate(folders: list[Path], target: Path) -> list[str]:
-    """Draw curves, confusions and the images added; a line for what could not be drawn."""
+    """Draw curves, confusions and added images; returns a line for each that could not be drawn."""
     faults = []
     for draw in (learning_curves, confusion, new_images):
         path = target / f"{draw.__name__}.png"
@@ -35,7 +35,7 @@ def illustrate(folders: list[Path], target: Path) -> list[str]:
 
 
 def write(path: Path, figure: Figure) -> None:
-    """A figure as a PNG."""
+    """Write a figure as a PNG file."""
     content = io.BytesIO()
     figure.savefig(content, format="png", metadata={"Software": None})
     write_atomically(path, content.getvalue())
@@ -47,7 +47,7 @@ def new_images(folders: list[Path]) -> Figure | None:
         return None
     rows = -(-len(names[:SHOWN]) // ACROSS)
     figure = Figure(figsize=(0.7 * ACROSS, 0.95 * rows + 0.5), dpi=110, layout="constrained")
-    figure.suptitle(f"{len(names):,} images added; label, and in blue those to test with")
+    figure.suptitle(f"{len(names):,} images added, each under its label; blue: to test with")
     for axis in (axes := figure.subplots(rows, ACROSS, squeeze=False).ravel()):
         axis.axis("off")
     for axis, name in zip(axes, names[:SHOWN], strict=False):
@@ -89,7 +89,7 @@ def learning_curves(folders: list[Path]) -> Figure:
 
 
 def confusion(folders: list[Path]) -> Figure:
-    """How often each class was taken for which other one: a row a class, a column an answer."""
+    """How often each class was taken for each other one: a row a label, a column a prediction."""
     results = [read_result(folder) for folder in folders]
     counts = [Counter(result.errors.values()) for result in results]
     most = max(1, *(count for each in counts for count in each.values()))

@@ -23,10 +23,10 @@ def searched(trials: pd.DataFrame) -> list[str]:
 
 
 def rank(trials: pd.DataFrame) -> pd.DataFrame:
-    """A row a point, that with the best mean first.
+    """One row for each point, the one with the best mean first.
 
-    `trials` has a row each: a column for each parameter, SCORE (0 to 1; NaN where it failed), NAME
-    and FAULT. The ranking names the experiment of the first seed that was trained, not of the best.
+    `trials` has a row for each trial. Its columns are the parameters, SCORE (0 to 1; NaN if it
+    failed), NAME and FAULT. The ranking names the experiment of the first seed, not the best one.
     """
     keys = searched(trials)
     points = trials.groupby(keys or (lambda _: 0), sort=False)

@@ -34,18 +34,18 @@ from mnist_pipeline.review.staleness import affected, differing, stale
 from mnist_pipeline.review.statistics import ALPHA, compare, compare_new, weigh
 
 FOLDER = "mnist_pipeline-report-"  # start of the temporary folder's name
-MOST = 1000  # images in the data, which a comment takes up to a megabyte of
+MOST = 1000  # flips in the data, of which a comment takes at most a megabyte
 
 
 def main() -> None:
-    """Print the report; with --fail-on, the exit status says the verdict, too."""
+    """Print the report; with --fail-on, the exit status gives the verdict, too."""
     parser = argparse.ArgumentParser(description="Say whether the metrics changed for real.")
     add = parser.add_argument
     add("--base", required=True, help="commit or DVC experiment to compare with")
     add("--head", help="commit or DVC experiment; without it, the workspace")
     add("--json", action="store_true", help="print the report as data")
     add("--pictures", type=Path, metavar="FOLDER", help="draw curves and confusions")
-    status = "exit status 1 for a regression, 2 for what could not be judged"
+    status = "exit status 1 for a regression, 2 if something could not be judged"
     add("--fail-on", choices=["regression"], help=status)
     options = parser.parse_args()
     try:
@@ -53,14 +53,14 @@ def main() -> None:
         print(report.model_dump_json() if options.json else render(report))
     except (InputError, OSError):
         raise
-    except Exception as error:  # Python's exit status for it is 1, which is a regression's alone
-        what = "a bug of the report, or a file that it does not expect"
+    except Exception as error:  # Python would exit with 1, which stands for a regression
+        what = "a bug in the report, or a file that it does not expect"
         raise InputError(f"{what}: {explain_fault(repr(error))}") from error
     sys.exit(exit_status(report) if options.fail_on else 0)
 
 
 def exit_status(report: Report) -> int:
-    """1 for a regression, 2 for what could not be judged or not be read; else, 0.
+    """1 for a regression, 2 if something could not be judged or read, else 0.
 
     A stale dvc.lock is no failure: the nightly retraining brings it up to date.
     """
@@ -70,10 +70,10 @@ def exit_status(report: Report) -> int:
 
 
 def build(base: str, head: str | None, pictures: Path | None = None) -> Report:
-    """Compare a head, or the workspace, with where it left the base.
+    """Compare a head, or the workspace, with the commit where it left the base.
 
-    Raises InputError for a name that is unknown, where the two have no history in common, and
-    where the head is an older state of the base.
+    Raises InputError if a name is unknown, if the two have no history in common, or if the head is
+    an older state of the base.
     """
     top = Path(git(Path(), "rev-parse", "--show-toplevel").strip())
     old, new = resolve(top, base), resolve(top, "HEAD" if head is None else head)
@@ -94,7 +94,7 @@ def build(base: str, head: str | None, pictures: Path | None = None) -> Report:
 def look(
     folders: list[Path], names: tuple[str, str], commits: tuple[str, str], pictures: Path | None
 ) -> Report:
-    """Everything that can be said of the base's and the head's folder."""
+    """The whole report on the base's and the head's folder."""
     notes: list[str] = []
     sides = [
         Side(name=name, commit=commit, stale=attempt(notes, folder.name, stale, folder))
@@ -121,7 +121,7 @@ def look(
 
 
 def attempt(notes: list[str], what: str, work: Callable[..., Any], *arguments: Any) -> Any:
-    """What some work gives; None, and a note, where it meets bad input."""
+    """Do some work and return its result; on bad input, add a note and return None."""
     try:
         return work(*arguments)
     except (InputError, DvcException, OSError) as error:
@@ -166,9 +166,9 @@ def judge_answers(old: Result, new: Result) -> dict[str, Any]:
 
 
 def judge_new(folders: list[Path], old: Result, new: Result) -> NewImages | None:
-    """What became of the new test images, and which ones came; None where there are none.
+    """The verdict on the new test images, and those that were added; None if there are none.
 
-    A dry run's answers say nothing of them. Raises InputError as `check_answers` does.
+    None for a dry run, too, whose answers mean nothing. Raises InputError as `check_answers` does.
     """
     before, after = map(find_new, folders)
     if not before | after or old.metrics.dry_run or new.metrics.dry_run:

@@ -1,4 +1,4 @@
-"""A result as its files in git say it, which must be those that dvc.lock names."""
+"""A result, read from its files in git, which must be the ones that dvc.lock names."""
 
 import csv
 import hashlib
@@ -29,7 +29,7 @@ class Answer(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a commit or a folder says of its model."""
+    """What a commit or a folder says about its model."""
 
     metrics: Metrics
     errors: dict[int, Answer]  # metrics/errors.csv, by the index of the test image
@@ -38,9 +38,9 @@ class Result(NamedTuple):
 
 
 def read_result(folder: Path) -> Result:
-    """The result in a folder, whose files are still those that dvc.lock names.
+    """The result in a folder, whose files are still the ones that dvc.lock names.
 
-    Raises InputError where one is missing, malformed or edited by hand, or where two disagree.
+    Raises InputError if a file is missing, malformed or edited by hand, or if two disagree.
     """
     if not (folder / LOCK).is_file():
         raise InputError(f"{LOCK}: expected a file, found none")
@@ -54,7 +54,7 @@ def read_result(folder: Path) -> Result:
 
 
 def _read(folder: Path, path: Path, written: dict[str, str]) -> str:
-    """The text of a file that is the one which dvc.lock names."""
+    """The text of a file. InputError if it is not the one that dvc.lock names."""
     if not (folder / path).is_file():
         raise InputError(f"{path}: expected a file, found none")
     text, expected = read_text(folder / path), written.get(str(path))
@@ -66,15 +66,15 @@ def _read(folder: Path, path: Path, written: dict[str, str]) -> str:
 
 
 def _check_agreement(metrics: Metrics, wrong: dict[int, Answer]) -> None:
-    """Raises InputError where the errors are not those that the metrics count."""
+    """Raises InputError if the errors are not those that the metrics count."""
     count, total = metrics.total - metrics.correct, metrics.total
     if abs(metrics.accuracy - metrics.correct / total) > 1e-6:
-        found = f"correct and total say {metrics.correct / total}"
-        raise InputError(f"{METRICS}: accuracy: expected what {found}, found {metrics.accuracy}")
+        expected = f"expected correct / total = {metrics.correct / total}"
+        raise InputError(f"{METRICS}: accuracy: {expected}, found {metrics.accuracy}")
     errors = [at for at, (label, predicted) in wrong.items() if label != predicted]
     if not len(errors) == len(wrong) == count or not all(0 <= at < total for at in errors):
         what = f"expected {count} errors on {total} images, as in {METRICS}"
-        raise InputError(f"{ERRORS}: {what}, found {len(errors)}, or others")
+        raise InputError(f"{ERRORS}: {what}, found {len(errors)}, or wrong rows")
 
 
 def find_new(folder: Path) -> set[str]:
@@ -87,14 +87,14 @@ def find_new(folder: Path) -> set[str]:
 
 
 def check_answers(folder: Path, old: Result, new: Result) -> None:
-    """Raises InputError where the new result lacks the old one's answer to an image still there."""
+    """Raises InputError if the new result lacks an old answer to an image that is still there."""
     lost = {str(NEW_TEST / name) for name in old.new.keys() - new.new.keys()} & find_new(folder)
     if lost:
         raise InputError(f"{NEW}: expected answers to all new test images, {len(lost)} are gone")
 
 
 def hashes(lock: dict[str, Any], stage: str, part: str) -> dict[str, str]:
-    """MD5 by path of a stage's deps or outs in dvc.lock; InputError where it has none."""
+    """Path → MD5 of a stage's deps or outs in dvc.lock; InputError if it has none."""
     try:
         return {str(entry["path"]): str(entry["md5"]) for entry in lock["stages"][stage][part]}
     except (KeyError, TypeError) as error:
@@ -102,7 +102,7 @@ def hashes(lock: dict[str, Any], stage: str, part: str) -> dict[str, str]:
 
 
 def _test_set(lock: dict[str, Any]) -> tuple[str, ...]:
-    """MD5s of what evaluate reads that is neither code nor a new image nor written by train."""
+    """MD5s of evaluate's inputs that are neither code nor new images nor written by train."""
     weights = hashes(lock, "train", "outs")
     read = hashes(lock, "evaluate", "deps").items()
     others = ("src/", str(NEW_TEST))

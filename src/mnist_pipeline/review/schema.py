@@ -8,8 +8,8 @@ from mnist_pipeline.files import Record
 
 
 def plain(value: Any) -> Any:
-    """A value as it is; as text where it is a list, say, or a number that JSON may not hold."""
-    number = isinstance(value, int | float) and abs(value) < 1e15  # not so: NaN
+    """A value as it is; as text if it is a list, say, or a number that JSON cannot hold."""
+    number = isinstance(value, int | float) and abs(value) < 1e15  # False for NaN
     return value if number or value is None else str(value)
 
 
@@ -20,7 +20,7 @@ Verdict = Literal["improvement", "regression", "no evidence of a difference", "n
 
 
 class Side(Record):
-    """One of the two that are compared."""
+    """One of the two sides that are compared."""
 
     name: str  # as it was asked for
     commit: str = Field(pattern=r"^[0-9a-f]{40,64}$")  # for the workspace: what it is based on
@@ -70,7 +70,7 @@ class Spread(Record):
 
     runs: Count
     standard_deviation: Share
-    reach: float = Field(ge=0, le=100)  # a difference between two seeds stays below: 95 of 100
+    reach: float = Field(ge=0, le=100)  # above the difference of two seeds in 95 of 100 pairs
     pairs: Count
     false_alarms: Count  # pairs that the test tells apart, though only the seed differs
 
@@ -79,7 +79,7 @@ class NewImages(Record):
     """The new test images, and what was added."""
 
     verdict: Verdict | Literal["too few to judge"]
-    evidence: Evidence | None  # on those that both sides know; None: there are none
+    evidence: Evidence | None  # on those that both models answered; None: there are none
     added: list[str]  # their files
 
 

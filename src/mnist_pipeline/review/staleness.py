@@ -1,6 +1,6 @@
-"""Which stages a change affects, and what in dvc.lock and metrics/ is not of this code.
+"""Which stages a change affects, and what in dvc.lock and metrics/ does not belong to this code.
 
-DVC says so itself, in a folder of files without data. What it needs of data, dvc.lock has.
+DVC itself says so, in a folder without data: what it needs to know of the data is in dvc.lock.
 """
 
 import shutil
@@ -18,7 +18,7 @@ from mnist_pipeline.review.schema import Change, Step
 
 
 def open_folder(folder: Path) -> Repo:
-    """DVC's view of a folder without git. What it remembers of it lies beside it."""
+    """DVC's view of a folder without git. DVC's notes on the folder lie beside it."""
     core = {"no_scm": True, "site_cache_dir": f"{folder}.site"}
     return Repo(str(folder), config={"core": core})
 
@@ -37,7 +37,7 @@ def stale(folder: Path) -> list[str]:
 def affected(old: Path, new: Path) -> list[Step]:
     """The stages of a new folder whose inputs, or stages before them, differ from an old one's.
 
-    DVC says so, asked in the new folder with the old one's dvc.lock.
+    DVC says so if it is asked in the new folder with the old one's dvc.lock.
     """
     both = shutil.copytree(new, new.with_name("both"), symlinks=True)
     shutil.copy(old / LOCK, both)
@@ -51,7 +51,7 @@ def _steps(repo: Repo, outputs: bool) -> list[Step]:
     known = {out.fs_path: out.hash_info for out in repo.index.outs}
     steps: dict[Any, Step] = {}
     for stage in plan_repro(graph := repo.index.graph):  # each after those it follows
-        what = _differing(stage, known, outputs) if stage.cmd else []  # not so: dvc add's
+        what = _differing(stage, known, outputs) if stage.cmd else []  # none for dvc add
         after = [steps[one].name for one in graph.successors(stage) if one in steps]
         if what or after:
             steps[stage] = Step(name=stage.name, changed=what, after=after)
@@ -59,10 +59,10 @@ def _steps(repo: Repo, outputs: bool) -> list[Step]:
 
 
 def _differing(stage: Any, known: dict[str, Any], outputs: bool) -> list[str]:
-    """What of a stage is not that of dvc.lock: its command, its inputs, its outputs in git.
+    """What of a stage differs from dvc.lock: its command, its inputs, its outputs in git.
 
-    An input that a stage or dvc add writes is compared by its MD5 in dvc.lock, as data is not here.
-    One in a folder that they write has none there, and is left out, as in DVC's --allow-missing.
+    Data is not here, so an input that a stage or dvc add writes is compared by its MD5 in dvc.lock.
+    One inside a folder that they write has none there, and is left out, as with --allow-missing.
     """
     moved = [dep for dep in stage.deps if dep.hash_info != known.get(dep.fs_path, dep.hash_info)]
     files = [dep for dep in stage.deps if not known.keys() & _places(dep.fs_path)]

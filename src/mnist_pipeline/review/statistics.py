@@ -36,7 +36,7 @@ def compare(old: Result, new: Result) -> Comparison:
 
 
 def compare_new(old: Result, new: Result) -> Comparison:
-    """The same of the new test images that both results know."""
+    """The same for the new test images that both results have answers to."""
     both = old.new.keys() & new.new.keys()
     wrong = [
         {name for name in both if each.new[name].label != each.new[name].predicted}
@@ -74,7 +74,7 @@ def interval(fixed: int, broken: int, total: int) -> tuple[float, float] | None:
     """Confidence interval of the difference in accuracy, new less old; None if no image differs.
 
     Given that n images differ, the share q of them that is fixed is binomial, and the difference is
-    (2q - 1) n / total. So it does not cover that n itself may be another one on other images. It
+    (2q - 1) n / total. So the interval ignores that n itself may differ on other images. It
     leaves out 0 exactly where `mcnemar` is below ALPHA.
     """
     differ = fixed + broken
@@ -91,9 +91,9 @@ def least(differ: int) -> int | None:
 
 
 def reach(standard_deviation: float, runs: int) -> float:
-    """What the accuracies of two seeds differ by at most, with probability 1 - ALPHA.
+    """The most by which the accuracies of two seeds differ, with probability 1 - ALPHA.
 
-    The standard deviation is estimated from so many runs, two or more, and taken as normal. The
-    difference of two runs has √2 times it, and Student's distribution with runs - 1 degrees.
+    Accuracies are taken as normal, their standard deviation as estimated from two runs or more. The
+    difference of two has √2 times it, and Student's distribution with runs - 1 degrees of freedom.
     """
     return float(t.ppf(1 - ALPHA / 2, runs - 1)) * math.sqrt(2) * standard_deviation

@@ -16,7 +16,7 @@ from mnist_pipeline.review.git import git
 
 ARTIFACT, PROD = "mnist-cnn", "prod"  # of dvc.yaml; the stage of the version in production
 PATIENCE = 120  # seconds for a version's five megabytes
-# A line of git ls-remote. Only a tag with a message has one that ends with ^{}: its commit.
+# A line of git ls-remote. Only an annotated tag has a line that ends with ^{}, for its commit.
 TAG = re.compile(rf"(\w+)\trefs/tags/{ARTIFACT}(?:@(v\d+\.\d+\.\d+)|#([\w-]+)#\d+)\^{{}}")
 
 
@@ -40,7 +40,7 @@ class Tags(NamedTuple):
 
 
 def read_tags(repository: str) -> Tags:
-    """The versions and stages of a repository, a folder's or a URL; InputError without one."""
+    """The versions and stages of a repository, a folder or a URL; InputError if it is none."""
     tags = Tags([], {})
     listed = git(Path(), "ls-remote", "--tags", "--sort=version:refname", repository)
     for commit, version, stage in TAG.findall(listed):
@@ -57,7 +57,7 @@ def find(tags: Tags, stage: str | None, name: str | None) -> Version:
     found = named.get(name) if name else tags.in_stage(stage or "")
     if found is None:
         known = ", ".join(named) or "none yet"
-        expected = f"expected a version of {ARTIFACT} or its stage; versions: {known}"
+        expected = f"expected a version of {ARTIFACT}, or a stage that has one; versions: {known}"
         raise InputError(f"{name or stage}: {expected}")
     return found
 
