@@ -35,7 +35,7 @@ def main() -> None:
             print(f"{picture}: {add(Path(), read_digit(picture), label, known)}")
         except InputError as error:
             print(f"error: {picture}: {error}", file=sys.stderr)
-            refused = True  # and the others are added
+            refused = True  # the others are added all the same
     sys.exit(2 if refused else 0)
 
 
@@ -50,7 +50,7 @@ def find_pictures(what: str, pictures: list[Path]) -> list[tuple[int, Path]]:
 
 
 def find_mnist(root: Path) -> Known:
-    """MNIST's images in a checkout, where they are downloaded."""
+    """MNIST's images in a checkout, if they are downloaded."""
     known: Known = {}
     for path in filter(Path.exists, (root / TRAIN_IMAGES, root / TEST_IMAGES)):
         images = enumerate(read_idx(path, SHAPE))
@@ -59,12 +59,12 @@ def find_mnist(root: Path) -> Known:
 
 
 def by_digest(names: Iterable[str]) -> Known:
-    """The files of new images, by what their names say of their pixels."""
+    """The files of new images, by the digest in their names."""
     return {Path(name).stem[2:]: name for name in names if name.endswith(".png")}
 
 
 def add(root: Path, image: NDArray[np.uint8], label: int, known: Known) -> Path:
-    """Put an image (28, 28) where it belongs; InputError where it is known, whatever its label."""
+    """Put an image (28, 28) where it belongs; InputError if it is known, under whatever label."""
     path = place(image, label)
     if where := known.get(digest(image)):
         raise InputError(f"expected a new image, found it in {where}")

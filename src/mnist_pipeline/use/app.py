@@ -41,7 +41,7 @@ routes = APIRouter()
 
 
 class Served:
-    """The network in service; another takes its place while requests go on."""
+    """The network in service. Another one can replace it while requests are answered."""
 
     def __init__(self, net: network.Network) -> None:
         self.network = net
@@ -56,7 +56,7 @@ class Served:
                 print("warning:", self.problem, file=sys.stderr)
 
     def update(self, repository: str, stage: str) -> str:
-        """Serve the version in the stage, or the old one; what went wrong, empty if nothing."""
+        """Serve the stage's version, or keep the old one; returns what went wrong, if anything."""
         try:
             found = versions.find(versions.read_tags(repository), stage, None)
             if found.name != self.network.version:
@@ -79,7 +79,7 @@ def make_app(served: Served, port: int, most: int) -> FastAPI:
 
     @app.middleware("http")
     async def guard(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
-        """Refuse what another site's page sends, also under a name of its own for 127.0.0.1."""
+        """Refuse what another site's page sends, also if that site's name leads to 127.0.0.1."""
         host, origin = request.headers.get("host"), request.headers.get("origin")
         if host not in own or origin not in (None, *(f"http://{name}" for name in own)):
             return JSONResponse(
@@ -95,7 +95,7 @@ def make_app(served: Served, port: int, most: int) -> FastAPI:
 
 
 async def refuse(_: Request, error: Exception) -> Response:
-    """The answer to a bad picture, or where the spool cannot be written."""
+    """The answer to a bad picture, or if the spool cannot be written."""
     return JSONResponse({"detail": str(error)}, 400)
 
 
@@ -146,7 +146,7 @@ def main() -> None:
     try:
         listener = socket.create_server((HOST, options.port))
     except (OSError, OverflowError) as error:
-        raise InputError(f"--port: expected a free one, found {options.port}: {error}") from error
+        raise InputError(f"--port: expected a free port, found {options.port}: {error}") from error
     if options.stage:
         follow = (options.repository or ".", options.stage)
         threading.Thread(target=served.follow, args=follow, daemon=True).start()

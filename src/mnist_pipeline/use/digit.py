@@ -18,18 +18,18 @@ from mnist_pipeline.files import InputError
 from mnist_pipeline.mnist import SIDE
 
 DIGIT, CENTRE = 20, 14.0  # pixels of the longer side; the index that the centre of mass gets
-PIXELS = 50_000_000  # that a picture may have; Pillow looks before it decodes
+PIXELS = 50_000_000  # at most in a picture; Pillow checks before it decodes
 Image.MAX_IMAGE_PIXELS = PIXELS // 2  # above which Pillow warns; it refuses twice as many
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 Image.init()
 Image.ID.remove("EPS")  # a program, which Pillow would let Ghostscript run; IPTC may hold one, too
-WORKING = 400  # pixels of the longer side, to which every picture is brought
-NARROW, WIDE = (21, 41, 81), 101  # of them: widths of strokes, and what no stroke reaches
-BLUR = 1.6  # of them: a standard deviation
+WORKING = 400  # pixels of the longer side, to which every picture is scaled
+NARROW, WIDE = (21, 41, 81), 101  # of these pixels: widths of strokes, and more than any has
+BLUR = 1.6  # of these pixels: a standard deviation
 DARK = 32  # of 255, added everywhere: in the dark, differences mean little
 FAINT = 0.06  # of the paper's light: less contrast is no digit
 REACH = 16  # pixels: half the gap that a broken stroke may have
-ANOTHER = 0.4  # of the largest part's ink: as much is another digit
+ANOTHER = 0.4  # of the largest part's ink: a part with more is another digit
 DIRT = 0.03  # of the largest part's size: less is dirt
 NOTHING = "expected a digit, found none"
 
@@ -65,7 +65,7 @@ def read_picture(file: Path | BinaryIO) -> Image.Image:
 
 
 def flatten(picture: Image.Image) -> Image.Image:
-    """A picture of 8 bits, white where it is transparent, black below light ink."""
+    """A picture of 8 bits. Transparent parts become white, or black below light ink."""
     if picture.mode[0] in "IF":  # 16 or 32 bits, which Pillow would cut off at 255
         values = np.asarray(picture, dtype=np.float64)
         return Image.fromarray((255 * values / max(values.max(), 1)).clip(0).astype(np.uint8))
@@ -95,10 +95,10 @@ def find_ink(grey: Grey) -> Grey:
     """How much ink there is at each pixel, 0 to 1, whatever the light and the paper's colour.
 
     Ink is narrow; paper, shadows and the table are wide. So an opening or a closing takes the ink
-    away and leaves the rest as it is. How much ink there is goes by the light on the paper there.
+    away and leaves the rest as it is. The amount of ink is relative to the light on the paper.
     """
     smooth = ndimage.gaussian_filter(grey, BLUR) + DARK
-    smooth = np.pad(smooth, WIDE, mode="edge")  # what reaches the rim is taken to go on
+    smooth = np.pad(smooth, WIDE, mode="edge")  # as if what touches the rim went on
     paper = (ndimage.grey_opening if is_ink_light(smooth) else ndimage.grey_closing)(smooth, WIDE)
     depth: Grey = np.abs(smooth / paper - 1)[WIDE:-WIDE, WIDE:-WIDE]
     most = depth.max()
@@ -111,12 +111,12 @@ def find_ink(grey: Grey) -> Grey:
 
 
 def is_ink_light(grey: Grey) -> bool:
-    """Whether narrow parts are rather light than dark; the narrower, the more they say."""
+    """Whether narrow parts are light rather than dark; the narrower ones count more."""
     tone = np.log(grey)  # a shadow takes the same share of ink and of paper
 
     def weigh(width: int) -> float:
         hats = ndimage.white_tophat(tone, width), ndimage.black_tophat(tone, width)
-        # What most of the picture has is paper, such as that between close lines.
+        # What covers most of the picture is paper, such as the gaps between close lines.
         light, dark = ((hat - np.median(hat)).clip(0) for hat in hats)
         return float((light**2 - dark**2).sum() / width**3)
 
@@ -140,7 +140,7 @@ def find_digit(ink: Grey) -> NDArray[np.bool_]:
 
 
 def shrink(ink: Grey) -> Grey:
-    """The digit with a longer side of 20 pixels."""
+    """The digit, scaled to a longer side of 20 pixels."""
     scale = DIGIT / max(ink.shape)
     height, width = (max(1, round(side * scale)) for side in ink.shape)
     picture = Image.fromarray(ink.astype(np.float32))

@@ -32,8 +32,8 @@ class Network(NamedTuple):
 def load(content: bytes, version: str, commit: str = "") -> Network:
     """The network in an ONNX file's bytes; InputError for anything that save did not write."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # one image is no work for two
-    options.log_severity_level = 4  # what it has to say stands in the error
+    options.intra_op_num_threads = 1  # one image is too little work for two
+    options.log_severity_level = 4  # what it would log is in the error
     try:
         session = onnxruntime.InferenceSession(content, options)
         network = Network(session, version, commit, hashlib.sha256(content).hexdigest())
@@ -48,7 +48,7 @@ def load(content: bytes, version: str, commit: str = "") -> Network:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """--model; or --repository with --stage or --version, without either the stage prod."""
+    """Add --model, and --repository with --stage or --version (with neither: the stage prod)."""
     own = f"an ONNX file (default: {ONNX})"
     parser.add_argument("--repository", help="a git repository to take a version from instead")
     which = parser.add_mutually_exclusive_group()
@@ -58,7 +58,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def choose(options: argparse.Namespace) -> Network:
-    """The network that the options name; InputError where it cannot be had."""
+    """The network that the options name; InputError if it cannot be had."""
     unnamed = options.stage is None and options.version is None
     if unnamed and options.repository is None:
         path = options.model or ONNX

@@ -28,7 +28,7 @@ def main() -> None:
             probabilities = net.probabilities(read_digit(picture))
         except InputError as error:
             print(f"error: {picture}: {error}", file=sys.stderr)
-            refused = True  # and the others get their answer
+            refused = True  # the others are answered all the same
             continue
         second, first = (int(digit) for digit in probabilities.argsort()[-2:])
         answer = {

@@ -19,12 +19,12 @@ class AppParams(Record):
 def keep(image: NDArray[np.uint8], label: int, most: int) -> None:
     """Keep an image (28, 28) under its label; for the same pixels the last label counts.
 
-    One writer at a time. Raises InputError where `most` wait already.
+    One writer at a time. Raises InputError if `most` images wait already.
     """
     path = SPOOL / f"{label}-{digest(image)}.png"
     before = set(SPOOL.glob(f"[0-9]{path.name[1:]}"))
     if not before and sum(1 for _ in SPOOL.glob("*.png")) >= most:
-        raise InputError(f"expected fewer than {most:,} corrections, found so many waiting")
+        raise InputError(f"expected fewer than {most:,} waiting corrections, found that many")
     write_atomically(path, encode(image))
     for other in before - {path}:
         other.unlink(missing_ok=True)

@@ -63,7 +63,7 @@ def find(tags: Tags, stage: str | None, name: str | None) -> Version:
 
 
 def fetch(repository: str, version: Version) -> bytes:
-    """A version's file; InputError with DVC's reason where its data cannot be had."""
+    """A version's file; InputError with DVC's reason if its data cannot be had."""
     with tempfile.TemporaryDirectory(prefix="mnist_pipeline-version-") as folder:
         file = Path(folder) / ARTIFACT
         words = ("dvc", "artifacts", "get", "--rev", version.name, "--out", str(file))

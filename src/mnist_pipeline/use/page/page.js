@@ -5,9 +5,9 @@ const bars = Array.from({ length: 10 }, () => $("bars").appendChild(document.cre
 const percent = (part) => `${(100 * part).toFixed(1)}\u00a0%`;
 const place = (event) => [event.offsetX, event.offsetY].map((v) => (v * SIDE) / paper.clientWidth);
 const sentence = (text = "") => text && text[0].toUpperCase() + text.slice(1).replace(/\.?$/, ".");
-let at, timer, pointer; // where the pen is; when the drawing will be sent; what draws a stroke
+let at, timer, pointer; // the pen's place; the timer that sends; the pointer that draws
 let reading, picture; // the file that is being read; the last picture
-let busy, failed; // whether a picture is being answered; whether the last one was not
+let busy, failed; // whether a picture is being answered; whether the last one got no answer
 
 function clear() {
   timer = clearTimeout(timer);
@@ -34,7 +34,7 @@ function draw(to) {
   ink.stroke();
   timer ??= setTimeout(sendDrawing, 150);
   reading = null;
-  $("labels").disabled = true; // a correction is of the whole drawing
+  $("labels").disabled = true; // only a whole drawing can be corrected
 }
 
 function sendDrawing() {
@@ -50,7 +50,7 @@ async function take(file) {
   const bytes = await file.arrayBuffer().catch(() => null);
   if (reading !== file) return; // it was cleared, or something was drawn
   if (!bytes) return show("This file cannot be read.");
-  send(new Blob([bytes], { type: "image/*" })); // not every picture has a type here
+  send(new Blob([bytes], { type: "image/*" })); // the browser does not know every type
   const photo = await createImageBitmap(file).catch(() => null);
   if (!photo || reading !== file) return; // only the server can read it, or it was cleared
   const scale = SIDE / Math.max(photo.width, photo.height);
