@@ -11,7 +11,7 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PYTHONPATH := src
 # DVC asks for a name, which a container's user may lack.
 export USER ?= somebody
-# It would hide flows, which lies in this folder.
+# PYTHONSAFEPATH would hide flows, which lies in this folder.
 unexport PYTHONSAFEPATH
 
 .PHONY: help setup run test test-slow lint audit report noise matrix \
@@ -24,7 +24,7 @@ help:  ## list these targets
 # without the CUDA packages. The copy in the environment says what was installed.
 setup:  ## make .venv from requirements.lock, unless that is done
 	@! test -e $(VENV)/requirements.lock || $(VENV)/bin/python -c 'import pip' 2>/dev/null || \
-	  { echo "error: $(VENV): its Python is gone: remove it, or name another one by VENV="; exit 2; }
+	  { echo "error: $(VENV): its Python is gone: remove this folder, or name another by VENV="; exit 2; }
 	@cmp -s requirements.lock $(VENV)/requirements.lock || { \
 	  $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || \
 	    { echo "error: $(PYTHON): expected Python 3.11 to 3.14: make setup PYTHON=python3.12"; exit 2; }; \
@@ -34,7 +34,7 @@ setup:  ## make .venv from requirements.lock, unless that is done
 	    --constraint requirements.lock --editable '.[dev]' && \
 	  cp requirements.lock $(VENV)/requirements.lock; }
 
-run: setup  ## train and test the network: dvc repro, on MNIST where it can be had
+run: setup  ## train and test the network: dvc repro, on MNIST if it can be had
 	@python -m mnist_pipeline run
 
 test: setup  ## run the tests
@@ -60,7 +60,7 @@ noise: setup  ## train with SEEDS=5 seeds: how far do results differ? (75 minute
 matrix: setup  ## fill the table of docs/reproducibility.md (35 minutes)
 	@python benchmarks/matrix.py
 
-bench: setup  ## measure speed and memory beside the classic program (an hour)
+bench: setup  ## measure speed and memory against the classic program (an hour)
 	@dvc repro --quiet download && python benchmarks/bench.py
 
 bench-retraining: setup  ## measure what the schedule costs, and how soon a killed run is over
@@ -75,13 +75,13 @@ bench-corrections: setup  ## measure what one training learns from 170 correctio
 predict: setup  ## say which digit is on PICTURE=file
 	@python -m mnist_pipeline predict $(if $(PICTURE),'$(PICTURE)')
 
-app: setup  ## a page to draw digits on, at 127.0.0.1:8000, until Ctrl-C
+app: setup  ## serve a page to draw digits on, at 127.0.0.1:8000, until Ctrl-C
 	@exec python -m mnist_pipeline app
 
 collect: setup  ## push what people corrected on the page to a branch images/<date>
 	@python -m flows.collect
 
-versions: setup  ## the published versions, and which one is in production
+versions: setup  ## list the published versions, and which one is in production
 	@python -m flows.versions
 
 rollback: setup  ## put VERSION=v1.0.0, or the one before, into production again
@@ -93,7 +93,7 @@ search: setup  ## train with many parameters and rank them: GRID='{"train.lr": [
 schedule: setup  ## retrain every night on this machine: server, worker, dashboard, until Ctrl-C
 	@exec python -m flows.schedule
 
-# One version of a package for every Python: results name numpy's.
+# Each package has one version for every Python, since results name numpy's version.
 lock: setup  ## write requirements.lock anew from pyproject.toml, for Linux and macOS
 	@uv pip compile --quiet --upgrade --universal --fork-strategy fewest --no-header --python-version 3.11 \
 	  --extra dev --output-file requirements.lock pyproject.toml

@@ -1,4 +1,4 @@
-"""What the repository says of itself is so: lock, README, parameters, tree, size."""
+"""What the repository says about itself is true: lock, README, parameters, tree, size."""
 
 import os
 import re
@@ -37,7 +37,7 @@ def pins(name: str, platform: str) -> list[str]:
 
 
 def test_checkout_has_the_bytes_of_the_commit():
-    """Whatever the user's git does to the ends of lines: dvc.lock has the hashes of code."""
+    """Whatever the user's git does to line endings, since dvc.lock has the hashes of code."""
     files = git(ROOT, "ls-files", "--eol").splitlines()
     assert all("attr/-text" in file for file in files)
 
@@ -58,7 +58,7 @@ def test_lock_pins_and_names_no_index():
 
 
 def test_lock_has_one_version_of_a_package():
-    """Whichever Python and platform: metrics/environment.json names numpy's."""
+    """For every Python and platform, since metrics/environment.json names numpy's version."""
     names = [canonicalize_name(pin.name) for pin in PINS]
     assert len(names) == len(set(names))
 
@@ -115,7 +115,7 @@ def test_readme_is_short():
 
 
 def test_readme_names_every_room():
-    """Each folder of the tree is there, and each folder of the repository's top is in the tree."""
+    """Each name in README's tree exists, and each top-level folder is in the tree."""
     (tree,) = re.findall(r"## Where things are\n.*?```\n(.*?)```", README, re.DOTALL)
     shown = {name.strip(",") for line in tree.splitlines() for name in line.split()[:2]}
     shown = {name for name in shown if (ROOT / name).exists()}
@@ -134,10 +134,10 @@ def test_every_make_target_is_documented():
 
 
 def test_make_leaves_every_command_to_the_shell(tmp_path):
-    """What macOS's make starts itself, without a shell, it does not look for in the environment.
+    """macOS's make ignores the environment's PATH for commands that it starts without a shell.
 
     A container's user who has no name gets one, as DVC asks for it. PYTHONSAFEPATH, which may be
-    set in somebody's shell and would keep this folder off the path, does not reach it.
+    set in somebody's shell and would hide this folder, does not reach the commands.
     """
     shell = tmp_path / "bash"
     shell.write_text(f'#!/bin/sh\necho "$USER$PYTHONSAFEPATH: $2" >>"{tmp_path}/commands"\n')
@@ -157,7 +157,7 @@ def setup(*words: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("version", ["(3, 10, 9)", "(3, 15, 0)"])
 def test_setup_refuses_a_python_that_the_lock_does_not_fit(tmp_path, version):
-    """One line that says which ones fit, and no environment is begun."""
+    """One line says which versions fit, and no environment is begun."""
     python = tmp_path / "python"
     code = f"import sys; sys.version_info = {version}; $2"
     python.write_text(f'#!/bin/sh\n"{sys.executable}" -c "{code}"\n')
@@ -170,12 +170,12 @@ def test_setup_refuses_a_python_that_the_lock_does_not_fit(tmp_path, version):
 def test_setup_says_that_an_environments_python_is_gone(tmp_path):
     """As after an upgrade of the system, or where a container sees another machine's checkout."""
     (tmp_path / "requirements.lock").touch()  # it was set up once
-    said = f"error: {tmp_path}: its Python is gone: remove it, or name another one by VENV=\n"
+    said = f"error: {tmp_path}: its Python is gone: remove this folder, or name another by VENV=\n"
     assert setup(f"VENV={tmp_path}") == (2, said)
 
 
 def test_setup_goes_on_with_an_environment_that_was_begun(tmp_path):
-    """As after Ctrl-C, or where Debian's python3-venv was missing: it comes to the next step."""
+    """As after Ctrl-C, or if Debian's python3-venv was missing: setup comes to its next step."""
     (tmp_path / "pyvenv.cfg").touch()
     said = setup(f"VENV={tmp_path}", "PYTHON=false")[1]
     assert said.startswith("error: false: expected Python 3.11 to 3.14")
