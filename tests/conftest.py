@@ -22,7 +22,7 @@ from mnist_pipeline.review.git import copy_workspace
 
 ROOT = Path(__file__).resolve().parent.parent
 EPOCHS = 4  # of the project that tests kill
-# What tests rely on, so that they pass with whatever somebody tries in params.yaml.
+# What tests rely on, so that they pass whatever somebody tries in params.yaml.
 TRAIN = {
     "seed": 1,
     "epochs": 14,
@@ -78,10 +78,10 @@ STRANGE_GIT = """
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_dvc_of_ours(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Neither this user's DVC configuration (a shared cache, say) nor traces outside tmp_path."""
+    """Use no DVC configuration of this user, and leave no traces outside tmp_path."""
     for name in ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR"):
         os.environ[name] = str(tmp_path_factory.mktemp(name.lower()))
-    os.environ["DVC_NO_ANALYTICS"] = "1"  # which each dvc would start a process for
+    os.environ["DVC_NO_ANALYTICS"] = "1"  # for which each dvc would start a process
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -101,7 +101,7 @@ def _strange_git(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _only_this_machine() -> None:
-    """Connections elsewhere fail: at a dead proxy, also in child processes."""
+    """Connections to other machines fail at a dead proxy, also in child processes."""
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         os.environ[name] = DEAD_PROXY
     for name in ("no_proxy", "NO_PROXY"):
@@ -112,17 +112,17 @@ def _only_this_machine() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _code_of_this_checkout() -> None:
-    """Children run it from any folder, on the CPU, and obey SIGINT.
+    """Child processes run this checkout's code from any folder, on the CPU, and obey SIGINT.
 
-    An environment may have been installed for another checkout, tests know the CPU's bytes, and a
-    shell may run these tests in its background, ignoring SIGINT.
+    The environment may have been installed for another checkout. A GPU would compute other bytes. A
+    shell that runs these tests in the background makes them ignore SIGINT.
     """
     os.environ |= {"PYTHONPATH": str(ROOT / "src"), "CUDA_VISIBLE_DEVICES": ""}
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def git(repo: Path, *words: str) -> str:
-    """Run git, with no user's configuration, in a repository; what it printed."""
+    """Run git without the user's configuration in a repository; returns what it printed."""
     identity = ["-c", "user.name=tests", "-c", "user.email=tests@localhost"]
     done = subprocess.run(
         ["git", *identity, "-c", f"core.hooksPath={os.devnull}", *words],
@@ -150,7 +150,7 @@ def dvc(repo: Path, *words: str, **environment: str) -> subprocess.CompletedProc
 
 
 def python(*words: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run this Python in a folder, -m mnist_pipeline or something else."""
+    """Run this Python in a folder with these words, such as -m mnist_pipeline."""
     return subprocess.run(
         [sys.executable, *words],
         cwd=cwd,
@@ -162,7 +162,7 @@ def python(*words: str, cwd: Path = ROOT, **environment: str) -> subprocess.Comp
 
 
 def make_run(project: Path) -> subprocess.CompletedProcess[str]:
-    """What make run starts, for somebody without a name in git; DVC's git looks for it in HOME."""
+    """Run what make run starts, as a user without a name in git, for which DVC looks in HOME."""
     own = {"PYTHONPATH": "src", "HOME": f"{project}-home"}
     return python("-m", "mnist_pipeline", "run", cwd=project, **own)
 
@@ -187,7 +187,7 @@ def fresh_copy(folder: Path) -> Path:
 
 
 def processes_in(folder: Path) -> list[psutil.Process]:
-    """The living processes that work in a folder; one that waits for its burial works nowhere."""
+    """The processes whose working folder is inside a folder; a zombie has none."""
     everyone = psutil.process_iter(["cwd"])
     return [one for one in everyone if (one.info["cwd"] or "").startswith(str(folder))]
 
@@ -234,7 +234,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def undisturbed(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project after a real repro by one process of one thread. Not to be changed.
 
-    One for both processes that run tests: they take turns here.
+    All processes that run tests share it: the first one makes it, the others wait.
     """
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "undisturbed"
@@ -249,7 +249,7 @@ def undisturbed(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture
 def origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small repository whose stages can be published, and a place for its clones."""
+    """A small repository whose results can be published, and a place for its clones."""
     from flows import clones  # noqa: PLC0415 (slow)
     from service import small_registry  # noqa: PLC0415
 
@@ -261,7 +261,7 @@ def origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A Prefect server with the deployments, and two workers as on two machines.
 
-    On the project on the digits, where nothing is published yet.
+    They serve the project on the digits, of which nothing is published yet.
     """
     from service import MARK, Service, digits_repository, wait_until  # noqa: PLC0415 (slow)
 

@@ -18,7 +18,7 @@ from flows.retrain import publish_result
 
 from mnist_pipeline.leash import leashed
 
-# A module of the flow's own code says in which of its runs it was imported.
+# Appended to a module of the flow's own code, this marks each run that imports it.
 MARK = """
 if "PREFECT__FLOW_RUN_ID" in os.environ:
     __import__("pathlib").Path(__file__).with_name(os.environ["PREFECT__FLOW_RUN_ID"]).touch()
@@ -64,7 +64,7 @@ def small_registry(folder: Path, source: bytes = b"1") -> Path:
 def change(
     origin: Path, repro: bool = False, overrides: dict[str, Any] | None = None, **files: Any
 ) -> None:
-    """Push other files or parameters to main, as somebody would, with their result or without."""
+    """Push other files or parameters to main, as somebody would, with or without their result."""
     with temporary_clone(str(origin), "main") as folder:
         override_params(folder, overrides or {})
         for name, content in files.items():
@@ -114,7 +114,7 @@ def bare(seed: Path) -> Path:
 
 
 def wait_until(true: Callable[[], Any], seconds: float, what: str) -> Any:
-    """The first value that counts as true; fails after a time."""
+    """Wait for a value that counts as true, and return it; fails after a time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if value := true():
@@ -147,7 +147,7 @@ class Service:
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, *command: str, **variables: str) -> subprocess.Popen[bytes]:
-        """A command of this service, out of our process group; its output in a file."""
+        """Start a command of this service in a process group of its own, its output in a file."""
         with (self.folder / f"{len(self.processes)}.log").open("w") as log:
             process = subprocess.Popen(
                 leashed(*command),
@@ -162,7 +162,7 @@ class Service:
         return process
 
     def start_server(self) -> subprocess.Popen[bytes]:
-        """Prefect's server, answering."""
+        """Start Prefect's server, and wait until it answers."""
         words = ("server", "start", "--host", "127.0.0.1", "--port", str(self.port))
         server = self.start("prefect", *words)
         wait_until(self.healthy, 120, "Prefect's server answers")
@@ -171,12 +171,12 @@ class Service:
     def start_worker(
         self, *options: str, pool: str = schedule.POOL, home: str = "cache"
     ) -> subprocess.Popen[bytes]:
-        """A worker for a pool; with a home, and so a cache, of its own it is as another machine."""
+        """A worker for a pool; with a home and cache of its own it stands for another machine."""
         command = ("prefect", "worker", "start", "--pool", pool, *options)
         return self.start(*command, XDG_CACHE_HOME=str(self.folder / home))
 
     def online(self) -> int:
-        """How many workers a search counts."""
+        """How many workers a search would find online."""
         workers = self.api("POST", "work_pools/retrain/workers/filter")
         return sum(worker["status"] == "ONLINE" for worker in workers)
 
@@ -204,17 +204,17 @@ class Service:
         raise AssertionError(f"the server does not answer {method} {path}")
 
     def deployment(self, name: str) -> Any:
-        """A deployment by name, retrain's without that."""
+        """A deployment by its name; one of retrain's if no flow is named."""
         whole = name if "/" in name else f"retrain/{name}"
         return self.api("GET", f"deployments/name/{whole}")
 
     def run(self, name: str, **parameters: Any) -> str:
-        """Order a run of a deployment, now; its id."""
+        """Order a run of a deployment, now; returns its id."""
         path = f"deployments/{self.deployment(name)['id']}/create_flow_run"
         return str(self.api("POST", path, parameters=parameters)["id"])
 
     def cancel(self, run: str) -> None:
-        """What the dashboard's button does."""
+        """Cancel a run, as the dashboard's button does."""
         cancelling = {"type": "CANCELLING", "name": "Cancelling"}
         self.api("POST", f"flow_runs/{run}/set_state", state=cancelling)
 
@@ -246,7 +246,7 @@ class Service:
         return [line["message"] for line in found]
 
     def artifacts(self, run: str) -> dict[str, Any]:
-        """Key → content of what a run shows."""
+        """Key → content of a run's artifacts."""
         where = {"flow_run_id": {"any_": [run]}}
         found = self.api("POST", "artifacts/filter", artifacts=where)
         return {artifact["key"]: artifact["data"] for artifact in found}
@@ -263,7 +263,7 @@ class Service:
         return self.family(PREFECT__FLOW_RUN_ID=run)
 
     def stop(self) -> None:
-        """Kill everything, and what was started meanwhile."""
+        """Kill every process, also those that are started meanwhile."""
         while family := self.family():
             for process in family:
                 with suppress(psutil.NoSuchProcess):  # ended with the one before

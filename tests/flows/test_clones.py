@@ -39,9 +39,9 @@ def test_clones_of_a_checkout_share_its_cache(tmp_path):
 
 
 def test_users_git_does_not_reach_clones(origin):
-    """Whoever signs, has hooks or another name for origin: a clone commits all the same, and tags.
+    """Even if the user signs, has hooks or another name for origin, a clone can commit and tag.
 
-    Its files have the bytes of the commit, whatever the user's git does to the ends of lines.
+    Its files have the bytes of the commit, whatever the user's git does to line endings.
     """
     with clones.temporary_clone(str(origin), "main") as folder:
         clones.git(folder, "commit", "--quiet", "--allow-empty", "--message=x")

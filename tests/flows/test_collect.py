@@ -1,4 +1,4 @@
-"""Collecting: what waits in the spool becomes one commit on a branch; nothing lost or twice."""
+"""Collecting: what waits in the spool becomes one commit; nothing is lost or pushed twice."""
 
 import pytest
 from conftest import git
@@ -36,7 +36,7 @@ def empty(origin) -> str:
 
 
 def proposed(origin, branch: str) -> list[str]:
-    """The images on a branch, each of them as it should be."""
+    """The new images on a branch, which must be valid."""
     with clones.temporary_clone(str(origin), branch) as folder:
         return sorted(name for each in (NEW_TRAIN, NEW_TEST) for name in read_new(folder / each)[0])
 
@@ -62,7 +62,7 @@ def test_one_commit_a_day(origin):
 
 
 def test_nothing_twice(origin, capsys):
-    """Neither what is proposed on another day's branch nor what main has, whatever the label."""
+    """An image on another day's branch or on main is not pushed again, whatever its label."""
     correct(1, 2)
     branch = empty(origin).partition(":")[0]
     git(origin, "branch", "--move", branch, "images/2000-01-01")
@@ -110,7 +110,7 @@ def test_others_always_push_first(origin, monkeypatch):
 
 
 def meanwhile(monkeypatch, name: str, happens) -> None:
-    """Something happens once, as the collector calls one of its functions."""
+    """Make something happen once, when the collector calls one of its functions."""
     plain = getattr(collect, name)
 
     def interrupted(*words):

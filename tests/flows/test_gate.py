@@ -1,4 +1,4 @@
-"""The gate before publishing: closed to whatever is missing or odd, and exact about worse."""
+"""The gate before publishing refuses what is missing, odd or significantly worse."""
 
 import pytest
 from conftest import git
@@ -55,7 +55,7 @@ def test_refused_with_the_reason(clone, changes, reason):
 
 
 def test_new_images_are_judged_too(clone):
-    """Worse on them alone is refused, by the same test; before there were any, nothing is."""
+    """A model that is worse on them alone is refused, once the published result has some."""
 
     def answer(answers: str) -> None:
         plant_new(clone, {f"3-{at}.png": each for at, each in enumerate(answers)})
@@ -76,7 +76,7 @@ def test_new_images_are_judged_too(clone):
 
 
 def test_missing_file_is_refused(clone):
-    """In the new result; and in the published one, which should have it with its dvc.lock."""
+    """In the new result, and in the published one, whose dvc.lock names it."""
     name = "metrics/errors.csv"
     git(clone, "rm", "--quiet", "--cached", name)
     git(clone, "commit", "--quiet", "--message=gone")

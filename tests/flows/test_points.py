@@ -47,7 +47,7 @@ def test_ranges_are_kept_and_reproduced(sampler):
 
 
 def test_range_is_whole_only_where_all_its_numbers_are():
-    """A learning rate of 1 in params.yaml does not make whole numbers of 0.1 to 2."""
+    """A learning rate of 1 in params.yaml does not turn 0.1 to 2 into whole numbers."""
     grid = TypeAdapter(Grid).validate_python({"train.lr": {"low": 0.1, "high": 2}})
     space = to_space(grid, PARAMS | {"train": PARAMS["train"] | {"lr": 1}})
     assert space == {"train.lr": FloatDistribution(0.1, 2)}
@@ -83,7 +83,7 @@ def test_refused_before_any_trial(grid, sampler, message):
     ],
 )
 def test_values_are_those_of_the_clone(grid, message):
-    """Its own code says what its params.yaml may hold, also at both ends of a range."""
+    """The clone's own code says what its params.yaml may hold, also at both ends of a range."""
     grid = {"train.seed": [1]} | grid
     with pytest.raises(InputError, match=f"^values: {message}$"):
         check(ROOT, TypeAdapter(Grid).validate_python(grid))

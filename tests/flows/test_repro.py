@@ -28,7 +28,7 @@ run_stage("evaluate", pathlib.Path(sys.argv[1]), [], lambda line: print(line, fl
 
 
 def stage_that(folder: Path, runs: str) -> Path:
-    """A repository with one stage, evaluate, whose command this is."""
+    """A repository with one stage, evaluate, that runs this command."""
     return repository(folder, {"dvc.yaml": json.dumps({"stages": {"evaluate": {"cmd": runs}}})})
 
 
@@ -42,7 +42,7 @@ def stage_that(folder: Path, runs: str) -> Path:
     ],
 )
 def test_failing_stage_says_why(tmp_path, command, fault, why):
-    """In its own one line, or else in what dvc said last; and whether it would fail again."""
+    """With its own line, or else dvc's last one; the exception says if it would fail again."""
     folder = stage_that(tmp_path, command)
     lines: list[str] = []
     with pytest.raises(fault, match=f"^{why}") as error:
@@ -51,7 +51,7 @@ def test_failing_stage_says_why(tmp_path, command, fault, why):
 
 
 def test_missing_mirror_is_no_fault_of_the_stage(tmp_path):
-    """As download says it: there may be one later."""
+    """The message is download's own: a mirror may answer later."""
     with pytest.raises(InputError) as error:
         download.fetch(TEST_LABELS.name, tmp_path, [str(tmp_path / "nowhere")])
     assert not OWN_FAULT.match(f"error: {error.value}")
@@ -59,7 +59,7 @@ def test_missing_mirror_is_no_fault_of_the_stage(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_dvc_and_its_stage_end_with_the_flow(tmp_path, number):
-    """At once where it is told to end, and even where no handler of its own sees the signal."""
+    """At once, on SIGTERM, which the flow handles, and on SIGKILL, which it cannot handle."""
     stage_that(tmp_path, SLEEP)
     command = [sys.executable, "-c", FLOW, str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as flow:

@@ -36,7 +36,7 @@ def test_refused_before_any_stage(origin, monkeypatch, parameters, reason):
     ],
 )
 def test_flow_ends_as_publishing_does(origin, monkeypatch, pushed, end):
-    """Where main has moved (None), it starts over from a new clone, three times at most."""
+    """If main has moved (None), the flow starts over from a new clone, three times at most."""
     task, push = retrain.publish_result, Mock(side_effect=pushed)
 
     def publish_result(*words, return_state):

@@ -15,7 +15,7 @@ NOWHERE = "http://127.0.0.1:9/api"
 
 
 def test_port_must_be_a_free_one():
-    """Another server there would be given our deployments."""
+    """Our deployments would go to the server that has taken the port."""
     with socket.create_server((schedule.HOST, 0)) as taken:
         for value in (str(taken.getsockname()[1]), "http", "70000"):
             with pytest.raises(InputError, match=rf"API_PORT: expected a free port, .* '{value}'"):
@@ -24,7 +24,7 @@ def test_port_must_be_a_free_one():
 
 @pytest.mark.parametrize("name", ["no_proxy", "NO_PROXY"])
 def test_server_is_reached_past_the_users_proxy(monkeypatch, name):
-    """No connection to this machine goes through a proxy, nor to hosts that the user excepts."""
+    """Connections to this machine, and to hosts that the user excepts, go through no proxy."""
     monkeypatch.delenv("no_proxy")
     monkeypatch.setenv("NO_PROXY", "")
     monkeypatch.setenv(name, "example.org")
@@ -48,7 +48,7 @@ def test_server_that_ends_is_not_waited_for():
     [("", "a server's address, found none"), (NOWHERE, f"a server at {NOWHERE}: ")],
 )
 def test_where_no_server_answers_nothing_is_installed(capsys, url, expected):
-    """One line, as for any bad input; also where none is named, and Prefect would start one."""
+    """One line, as for any bad input; also if no server is named, when Prefect would start one."""
     with temporary_settings({PREFECT_API_URL: url}):
         said = refusal(server.main, capsys)
     assert said.startswith(f"PREFECT_API_URL: expected {expected}")

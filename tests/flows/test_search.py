@@ -23,7 +23,7 @@ from service import Service, bare, repository
 from mnist_pipeline.files import InputError
 
 GRID = '{"train.lr": [0.5, 4.0], "train.seed": [1, 2]}'
-# The project's parameters, with stages of no time.
+# The project's parameters, with stages that take no time.
 STAGES = """stages:
   download: {cmd: echo data > data/images, outs: [data/images]}
   train:
@@ -77,7 +77,7 @@ def done(service: Service, origin: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_failed_trials_are_reported_and_the_rest_goes_on(service, done):
-    """With the stage's own line, and exit status 1; another attempt would not help, so none is."""
+    """With the stage's own line, and exit status 1; no second attempt, as it would not help."""
     assert done.returncode == 1, done.stdout + done.stderr
     faults = re.findall(r"^- trial-\w{12}: Refused: train: error: (.*)", done.stdout, re.MULTILINE)
     assert len(faults) == 2
@@ -89,7 +89,7 @@ def test_failed_trials_are_reported_and_the_rest_goes_on(service, done):
 
 
 def test_no_more_trials_at_once_than_asked_for(service, done):
-    """The next one is ordered when another one has ended."""
+    """The next trial is ordered when another one has ended."""
     times = [(run["created"], run["end_time"]) for runs in trials(service).values() for run in runs]
     spans = [[datetime.fromisoformat(each) for each in pair] for pair in times]
     assert all(sum(begin <= at < end for begin, end in spans) <= 2 for at, _ in spans)
@@ -118,7 +118,7 @@ def test_table_and_experiments_agree(service, origin, done):
 
 
 def test_commands_for_the_next_step_work(service, origin, done, tmp_path):
-    """In a clone of somebody else's: each line of the block that the search prints."""
+    """Somebody else can run each line of the block that the search prints, in a clone."""
     git(tmp_path, "clone", "--quiet", str(origin), "clone")
     (block,) = re.findall(r"^```\n(.*?)^```", done.stdout, re.MULTILINE | re.DOTALL)
     for line in block.splitlines():
@@ -149,7 +149,7 @@ def test_search_from_the_dashboard_proposes_the_best(service, origin, done):
 
 
 def test_deleted_runs_neither_answer_nor_are_waited_for(service, monkeypatch):
-    """A run under way is found; after an end another is ordered, whatever people have deleted."""
+    """A run under way is found; after its end another is ordered, whatever people have deleted."""
     trials = SimpleNamespace(repository="", commit="")
     with temporary_settings({PREFECT_API_URL: service.url}), get_client(sync_client=True) as client:
         order = partial(coordinator.Trials.submit, trials, client, "trial-x", {}, delay=3600)
@@ -180,7 +180,7 @@ def test_refused_before_any_trial(service, origin, done):
 
 
 def test_refused_before_a_server_starts(monkeypatch, capsys):
-    """Where this machine is to search by itself, too: one line, and exit status 2."""
+    """Also if this machine would search by itself: one line, and exit status 2."""
     monkeypatch.setattr(search, "service", lambda *_, **__: pytest.fail("it was started"))
     for grid, says in (
         ('{"train.speed": [1]}', "values: train.speed: unknown key"),

@@ -11,7 +11,7 @@ from mnist_pipeline.files import InputError
 
 
 def test_its_search_lives_to_the_automations(tmp_path, monkeypatch):
-    """They end a run without a heartbeat for 90 s; by default, Prefect's comes every 180 s."""
+    """They end a run without a heartbeat for 90 s; by default, Prefect sends one every 180 s."""
     found = []
 
     def stands_in(*_, **__):

@@ -65,7 +65,7 @@ def test_bad_parameters_are_refused_before_a_run_exists(service, deployment, nam
 
 
 def test_deploying_again_changes_nothing_by_itself(service):
-    """A paused schedule stays paused; two automations stay two, and get back what was changed."""
+    """A paused schedule stays paused; two automations stay two, and other changes are undone."""
     deployment = service.deployment("nightly")
     (schedule,) = deployment["schedules"]
     path = f"deployments/{deployment['id']}/schedules"
@@ -91,6 +91,6 @@ def test_every_end_of_a_run_disarms_the_automations():
 
 
 def test_every_deployed_flow_is_watched():
-    """A run that is killed with its worker would else be Running for ever."""
+    """Otherwise a run that is killed with its worker would be Running for ever."""
     deployments = parse_yaml((ROOT / "prefect.yaml").read_text(), "prefect.yaml")["deployments"]
     assert {each["entrypoint"].rpartition(":")[2] for each in deployments} == {*FLOWS}

@@ -16,7 +16,7 @@ from mnist_pipeline.files import InputError
 
 @pytest.mark.parametrize(("remote", "flags"), [(True, ["--force", "--pull"]), (False, ["--force"])])
 def test_failed_stage_is_the_last(origin, tmp_path, monkeypatch, remote, flags):
-    """Refused where it would fail again. DVC pulls where it has a remote; else that would fail."""
+    """Refused if it would fail again. DVC pulls only if it has a remote; else that would fail."""
     git(tmp_path, "clone", "--quiet", str(origin), "clone")
     if not remote:
         assert dvc(tmp_path / "clone", "remote", "remove", "store").returncode == 0
@@ -30,7 +30,7 @@ def test_failed_stage_is_the_last(origin, tmp_path, monkeypatch, remote, flags):
 
 
 def test_download_and_train_are_tried_again():
-    """Where that may help, not where they would fail again; download with growing pauses."""
+    """If that may help, not if they would fail again; download with growing pauses."""
     download, train, *others = stages.STAGES
     assert (download.retries, download.retry_delay_seconds) == (4, [5, 20, 60, 180])
     assert train.retries == 1
@@ -41,6 +41,6 @@ def test_download_and_train_are_tried_again():
 
 
 def test_dvc_alone_decides_what_to_run():
-    """No result of Prefect's takes a task's place."""
+    """Prefect never takes an old result instead of running a task."""
     tasks = (*stages.STAGES, publish_result, push_experiment, fetch)
     assert all(task.cache_policy == NO_CACHE for task in tasks)

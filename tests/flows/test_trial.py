@@ -20,7 +20,7 @@ STAGES = """stages:
 
 @pytest.fixture(autouse=True)
 def _out_of_a_run(tmp_path, monkeypatch):
-    """No server is asked, and clones are out of the way."""
+    """Ask no server, and keep clones in tmp_path."""
     monkeypatch.setattr(clones, "HOME", tmp_path / "home")
     monkeypatch.setattr(trial, "push_experiment", trial.push_experiment.fn)
 

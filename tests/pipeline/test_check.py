@@ -28,7 +28,7 @@ def test_values_are_refused_by_name(workspace, monkeypatch, capsys, values, mess
     [("evaluate", {"batch_size": 0}), ("log", {"interval": 0}), ("machine", {"processes": 8})],
 )
 def test_params_are_refused_by_name(workspace, monkeypatch, capsys, section, values):
-    """Those of params.yaml itself, as by their stage, also two that exclude each other."""
+    """Values of params.yaml are refused as by their stage, also two that exclude each other."""
     set_params(**{section: values})
     monkeypatch.setattr("sys.argv", ["check"])
     assert f"params.yaml: {section}.{next(iter(values))}: expected" in refusal(check.main, capsys)

@@ -30,7 +30,7 @@ def repository(workspace):
 
 @pytest.fixture
 def outcome(repository, capsys):
-    """Train so many epochs: weights, history, the epochs worked on, and stderr."""
+    """Trains this many epochs; returns weights, history, the epochs worked on, and stderr."""
 
     def outcome(epochs: int, **parameters) -> tuple[str, str, list[int], str]:
         set_params(train={"epochs": epochs} | parameters)
@@ -72,7 +72,7 @@ def test_dry_run_keeps_and_finds_nothing(outcome):
 
 
 def test_key_holds_the_code(repository, monkeypatch, tmp_path):
-    """A change in any module that was loaded is another key, the one that python -m runs too."""
+    """A change in any loaded module gives another key, also in the module that python -m runs."""
     keys = [Checkpoint(WORK).key, Checkpoint(WORK).key]
     package = shutil.copytree(ROOT / "src/mnist_pipeline", tmp_path / "copy")
     monkeypatch.setattr(checkpoint, "__file__", str(package / "checkpoint.py"))
@@ -99,7 +99,7 @@ def test_key_of_a_training(repository):
 
 
 def test_the_newest_state_counts(repository):
-    """Where a kill has left the one before it, too."""
+    """Also if a kill has left the one before it."""
     point = Checkpoint(WORK)
     with point.lock(wait=True):
         point.save({"after": 1}, 1)
@@ -111,7 +111,7 @@ def test_the_newest_state_counts(repository):
 
 
 def test_with_a_damaged_state_training_starts_afresh(outcome):
-    """One bit turned: one warning that names the file; the same result."""
+    """One flipped bit: one warning that names the file, and the same result."""
     good = outcome(1)
     (path,) = stored()
     content = path.read_bytes()
@@ -124,7 +124,7 @@ def test_with_a_damaged_state_training_starts_afresh(outcome):
 
 
 def test_number_of_states_is_bounded_and_the_oldest_go_first(repository, monkeypatch):
-    """Of all keys together no more than KEPT."""
+    """All keys together keep no more than KEPT."""
     monkeypatch.setattr(checkpoint, "KEPT", 2)
     for age, name in enumerate("abc"):
         point = Checkpoint({"name": name})

@@ -91,7 +91,7 @@ def stalled(request: Request) -> None:
     request.server.closing.wait(timeout=10)
 
 
-FAULTS = {  # and the words that tell the reader what was wrong
+FAULTS = {  # and the words that say what was wrong
     missing: "status 404",
     wrong: "wrong bytes",
     cut_off: "connection broke off",
@@ -117,7 +117,7 @@ def mirror() -> Iterator[Callable[[Answer], Mirror]]:
 
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Our own small files for MNIST's, and little patience; pooch's pauses, which take no time."""
+    """Small files instead of MNIST's, short timeouts, and pooch's pauses, which take no time."""
     seconds: list[float] = []
     monkeypatch.setattr(pooch.core, "time", SimpleNamespace(sleep=seconds.append))
     monkeypatch.delenv("MNIST_MIRROR", raising=False)
@@ -148,9 +148,9 @@ def put(folder: Path, files: dict[str, bytes]) -> Path:
 
 
 def test_faulty_mirrors_are_passed_over(mirror, tmp_path, pauses):
-    """The next one makes good; one line names file, mirrors and faults, after three attempts each.
+    """After three attempts the next mirror is asked; if all fail, one line says which and why.
 
-    A password in an address stays out of it. Folders are tried once.
+    A password in an address stays out of that line. Folders are tried once.
     """
     bad = {mirror(fault): what for fault, what in FAULTS.items()}
     empty, poor = put(tmp_path / "empty", {}), put(tmp_path / "poor", {NAME: WRONG})
@@ -200,6 +200,6 @@ def test_no_network(project, monkeypatch, capsys):
 
 
 def test_digits_are_the_same_on_every_machine(digits_files):
-    """The embedded digits, unpacked: the bytes that were written when this test was."""
+    """The embedded digits, unpacked, still have the bytes of the day when this test was written."""
     content = b"".join(gzip.decompress(digits_files[name]) for name in NAMES)
     assert hashlib.sha256(content).hexdigest()[:16] == "51035cea10f9f055"

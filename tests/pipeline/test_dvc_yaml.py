@@ -1,4 +1,4 @@
-"""dvc.yaml against the source: what a stage runs with, reads and writes is what it says."""
+"""dvc.yaml agrees with the source on what each stage runs with, reads and writes."""
 
 import ast
 import importlib.util
@@ -36,7 +36,7 @@ def modules() -> dict[str, str]:
 
 
 def imports(module: str) -> set[str]:
-    """Modules of the package which a module imports itself, wherever in it, in any form."""
+    """Modules of the package that a module imports directly, anywhere in it and in any form."""
     known = modules()
     package = module if known[module].endswith("__init__.py") else module.rpartition(".")[0]
     names = {package}
@@ -83,7 +83,7 @@ def sections_loaded(stage: str) -> set[str]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_source_deps_are_the_import_closure(stage):
-    """A stage depends on each module it runs with, and on no other; another stage is none."""
+    """A stage depends on each module it runs with, and on no other. None is another stage."""
     deps = {dep for dep in PIPELINE["stages"][stage]["deps"] if dep.startswith("src/")}
     missing, needless = closure_files(stage) - deps, deps - closure_files(stage)
     assert not missing, f"dvc.yaml: {stage}: deps lack what it imports: {sorted(missing)}"
@@ -99,7 +99,7 @@ def test_params_are_the_sections_loaded(stage):
 
 
 def test_no_stage_reads_data_it_does_not_need():
-    """New test data trains nothing anew, and new training data alone tests nothing anew."""
+    """New test data reruns no training, and new training data by itself reruns no test."""
     read = {
         stage: [dep for dep in PIPELINE["stages"][stage]["deps"] if dep.startswith("data/")]
         for stage in STAGES

@@ -74,7 +74,7 @@ def test_picture_for_any_number_of_errors(number):
 
 
 def test_picture_shows_the_most_confident_errors():
-    """Of more than there is room for, the black one is shown where it was the surest alone."""
+    """Of more errors than fit, the black image is shown only if its answer is the surest."""
     images = torch.zeros(100, 28, 28, dtype=torch.uint8)
     images[50] = 255
     dark = []

@@ -53,7 +53,7 @@ def test_same_answers_on_the_digits(net, workspace):
 
 @pytest.mark.skipif("MNIST_MIRROR" not in os.environ, reason="MNIST_MIRROR names no mirror")
 def test_same_answers_on_mnist(net, tmp_path):
-    """On all 10,000 test images; the mirror has all four files as they are known here."""
+    """On all 10,000 test images, from a mirror that has all four files with their known hashes."""
     for name in SHA256:
         fetch(name, tmp_path, [os.environ["MNIST_MIRROR"]])
     images, _ = read_pairs(tmp_path / TEST_IMAGES.name, tmp_path / TEST_LABELS.name)

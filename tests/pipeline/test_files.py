@@ -10,7 +10,7 @@ from mnist_pipeline.files import explain_end, write_atomically
 
 
 def test_one_of_several_processes_tells_those_that_started_it(tmp_path, monkeypatch, capsys):
-    """They print one line for all. A stage that dvc has started prints its own, as any process."""
+    """Those print one line for all. A stage that dvc has started prints its own line."""
     explain_end("a\nb")
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
     monkeypatch.setenv("DVC_STAGE", "train")

@@ -20,7 +20,7 @@ from mnist_pipeline.arithmetic import PORTABLE, RuntimeParams
 
 GOLDEN = Path(__file__).with_name("golden_losses.json")
 STEPS = 50
-IMITATED = 2  # by qemu: minutes
+IMITATED = 2  # steps under qemu, which take minutes
 
 
 def steps(folder: Path, count: int) -> list[str]:
@@ -60,7 +60,7 @@ def steps(folder: Path, count: int) -> list[str]:
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="recorded on x86-64")
 def test_losses_are_the_recorded_ones():
-    """One list for all processors: the first one that disagrees is named."""
+    """One list for all processors: a processor that disagrees is named."""
     from mnist_pipeline.runtime import processor  # noqa: PLC0415 (loads torch)
 
     done = subprocess.run([sys.executable, __file__], check=True, capture_output=True, text=True)
@@ -73,7 +73,7 @@ def test_losses_are_the_recorded_ones():
 def test_processors_that_qemu_imitates_give_the_same_losses(model):
     """The libraries see another name, other caches and no AVX-512.
 
-    What an instruction of a real processor only estimates is exact in qemu.
+    qemu computes exactly what some instructions of a real processor only estimate.
     """
     command = ["qemu-x86_64", "-cpu", model, sys.executable, __file__, str(IMITATED)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)

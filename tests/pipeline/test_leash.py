@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the leash is th
 
 
 def test_a_command_whose_starter_is_gone_never_starts():
-    """The leash asks who its parent is after it was taken."""
+    """Having taken the leash, leash.py checks that its parent is still the starter."""
     _, *words = leashed("echo", "started")
     words[words.index(str(psutil.Process().pid))] = "1"  # a starter that is not the parent
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True)

@@ -38,7 +38,7 @@ def test_an_unknown_name_is_refused():
 
 @pytest.mark.parametrize("name", __main__.WITHOUT_OPTIONS)
 def test_what_has_no_options_refuses_them(name):
-    """Nothing runs: --help says what the command would do, and a word more is a fault."""
+    """Nothing runs: --help says what the command would do, and an extra word is refused."""
     asked, refused = command(name, "--help"), command(name, "--epochs", "3")
     assert asked.stdout.startswith(f"usage: python -m mnist_pipeline {name} [-h]")
     assert (refused.returncode, refused.stdout) == (2, "")
@@ -72,7 +72,7 @@ def test_interrupt_is_one_word(capsys):
 
 
 def test_names_of_files_are_printed_as_they_are(monkeypatch):
-    """Not every one is UTF-8."""
+    """Not every name is UTF-8."""
     printed = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="utf-8"))
     with __main__.one_line_errors():

@@ -1,4 +1,4 @@
-"""The network of the notes, and its weights' file."""
+"""The classic network, and the file of its weights."""
 
 import pytest
 import safetensors.torch
@@ -13,7 +13,7 @@ METADATA = {"provenance": ORIGIN.model_dump_json()}
 
 
 def test_processes_share_the_answers(monkeypatch):
-    """Each answers some batches and leaves zeros elsewhere: the sum is what one alone answers."""
+    """Each process answers some batches, zeros elsewhere: the sum is what one alone answers."""
     net, images = Net(), torch.randint(256, (50, 28, 28), dtype=torch.uint8)
     alone = predict(net, images, 8, Workers(1))
     monkeypatch.setattr(Workers, "add", lambda _, parts: parts[0])
@@ -23,7 +23,7 @@ def test_processes_share_the_answers(monkeypatch):
 
 
 def test_dropout_zeroes_its_share_and_scales_the_rest():
-    """A quarter and a half, as in the notes; the mean stays, and the seed decides which."""
+    """A quarter and a half, as in the classic program; the mean stays; the seed decides which."""
     net, x = Net(), torch.ones(4, 25_001)
     for dropout, p in ((net.dropout1, 0.25), (net.dropout2, 0.5)):
         generator = torch.Generator().manual_seed(0)
@@ -52,7 +52,7 @@ def test_weights_come_back_with_their_provenance(tmp_path):
 
 
 def saved(value: float, size: int = 10, **metadata: str) -> bytes:
-    """Weights with a last layer of this many biases of this value."""
+    """Weights whose last layer has `size` biases of this value."""
     state = {name: tensor.contiguous() for name, tensor in Net().state_dict().items()}
     return safetensors.torch.save(state | {"fc2.bias": torch.full((size,), value)}, metadata)
 

@@ -23,7 +23,7 @@ def image(number: int) -> np.ndarray:
 
 
 def add(count: int, folder=None) -> list[str]:
-    """Put new images where they belong, or where they would in this folder alone; their names."""
+    """Put new images where they belong, or only those of this folder; returns their names."""
     places = [(place(image(number), number % 10), image(number)) for number in range(count)]
     kept = [(path, one) for path, one in places if folder in (None, path.parent)]
     for path, one in kept:
@@ -83,7 +83,7 @@ def test_malformed_file_is_refused(workspace, name, content, reason):
 
 
 def test_two_labels_for_one_image_are_refused(workspace):
-    """Somebody must decide."""
+    """A person must decide which label is right."""
     for label in (1, 2):
         write(place(image(TRAINED), label), encode(image(TRAINED)))
     with pytest.raises(InputError, match=f"2{NAME[1:]}: expected one label .* found {NAME} too"):
@@ -106,13 +106,13 @@ def test_training_data_with_new_images(workspace):
 
 
 def test_provenance_covers_every_new_image(workspace):
-    """Not only how many there are, nor the first alone: a state to go on from goes by it."""
+    """Not only their number or the first one, since stored states are found by the provenance."""
     known = [describe({"dry_run": False}, names) for names in (["a", "b"], ["a", "c"], ["a"])]
     assert len({str(one.data) for one in known}) == 3
 
 
 def test_stages_with_and_without_new_images(workspace):
-    """Without any the weights name none; with some, weights, metrics and new.csv do."""
+    """Without new images the weights name none; with some, weights, metrics and new.csv do."""
     set_params(train={"epochs": 1, "dry_run": True}, machine={"threads": 1})
     train.main()
     evaluate.main()

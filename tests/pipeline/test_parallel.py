@@ -14,7 +14,7 @@ from mnist_pipeline.parallel import MachineParams, Workers, add_by_tree
 
 
 def test_threads_share_the_work_and_keep_its_order():
-    """Two items that wait for each other end, in two threads; results come in the items' order."""
+    """Two items that wait for each other both end, in two threads; results are in their order."""
     barrier = threading.Barrier(2, timeout=10)
 
     def work(item: int) -> int:
@@ -39,7 +39,7 @@ def test_the_tree_is_the_same_however_it_is_divided(processes):
 
 
 def test_what_is_exchanged_comes_back_in_its_form(monkeypatch):
-    """Shapes, and the order in memory: another order would be another way through Adadelta."""
+    """Shapes, and the order in memory: in another order, Adadelta would compute in another way."""
 
     def both_have(blocks, flat):
         for block in blocks:
@@ -55,7 +55,7 @@ def test_what_is_exchanged_comes_back_in_its_form(monkeypatch):
 
 
 def test_a_process_that_is_gone_is_one_line(monkeypatch):
-    """Whatever torch says of it."""
+    """Whatever torch's own message is."""
 
     def exchange() -> None:
         raise RuntimeError("[pair.cc:545] Connection reset\nby peer")
@@ -89,14 +89,14 @@ def test_a_place_that_is_no_place_is_refused(monkeypatch, name, value, says):
 
 
 def test_a_first_machine_that_has_no_address_is_named(monkeypatch):
-    """The operating system's refusal does not say which."""
+    """The operating system's message does not name it."""
     monkeypatch.setenv("MASTER_ADDR", "a.invalid")
     with pytest.raises(InputError, match=r"^MASTER_ADDR: .* machine, found a\.invalid: "):
         ranks.own_address()
 
 
 def test_a_port_that_is_taken_is_one_line(monkeypatch):
-    """It is no other process of this training that fails."""
+    """The line does not blame another process of this training."""
     monkeypatch.setattr(parallel.time, "sleep", lambda _: None)
     monkeypatch.setattr(ranks, "give_up", lambda: None)  # it would end the tests later on
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
@@ -140,7 +140,7 @@ def test_the_number_of_threads_shows_in_no_bit():
 
 
 def test_a_group_ends_with_its_training(monkeypatch):
-    """Processes that have met leave no connection behind; where there is no group, none is left."""
+    """Processes that have met leave no connection behind; without a group, nothing happens."""
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")
     monkeypatch.delenv("GLOO_SOCKET_IFNAME")  # which is what it will be again after the test
     for name, value in (PLACE | {"WORLD_SIZE": "1", "MASTER_PORT": "0"}).items():

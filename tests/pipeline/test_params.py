@@ -32,7 +32,7 @@ def test_committed_file_loads():
         assert list(values) == list(schema.model_fields)
 
 
-BAD = [  # in params.yaml, what matches this changed to that, for that section: refused so
+BAD = [  # a pattern in params.yaml, its replacement, the section to load, the refusal
     (r"lr: \S+", "lr: .nan", "train", "train.lr: expected a finite number, found nan"),
     (r"  lr: ", "  # ", "train", "train.lr: expected a value, found none"),
     (r"lr: ", "lrr: ", "train", "train.lrr: unknown key"),
@@ -60,7 +60,7 @@ def test_bad_file_is_refused_in_one_line(tmp_path, old, new, section, says):
 
 
 def test_all_faults_of_a_section_are_named_at_once(tmp_path):
-    """Nobody has to fix one key to hear of the next."""
+    """Nobody has to fix one key to hear about the next."""
     bad = re.sub(r"epochs: \S+", "epochs: 0", re.sub(r"lr: \S+", "lr: -1", GOOD))
     (tmp_path / "params.yaml").write_text(bad)
     with pytest.raises(

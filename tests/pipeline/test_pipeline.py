@@ -20,7 +20,7 @@ from mnist_pipeline.new_images import encode, place, read_new
 
 @pytest.mark.parametrize(("folder", "stale"), [(NEW_TRAIN, {"train"}), (NEW_TEST, {"evaluate"})])
 def test_a_new_picture_reruns(undisturbed, tmp_path, folder, stale):
-    """One to train with concerns train first, one to test with evaluate, and no other stage."""
+    """A picture to train with makes train stale first, one to test with evaluate."""
     images = (np.full((28, 28), grey, np.uint8) for grey in range(256))
     image = next(each for each in images if place(each, 1).parent == folder)
     repo = shutil.copytree(undisturbed, tmp_path / "repo")
@@ -30,7 +30,7 @@ def test_a_new_picture_reruns(undisturbed, tmp_path, folder, stale):
 
 
 def test_pictures_of_two_branches_merge(tmp_path):
-    """By plain git, without a conflict, and each is what a stage may read."""
+    """Plain git merges them without a conflict, and the stages can read each of them."""
     repo = copy_of_project(tmp_path)
     for branch, greys in (("one", range(20)), ("two", range(20, 40))):
         git(repo, "switch", "--quiet", "--create", branch, "main")
@@ -71,7 +71,7 @@ def test_dvc_draws_the_plots(undisturbed, tmp_path):
 
 
 def test_make_run_is_dvc_repro_and_a_summary(undisturbed, tmp_path):
-    """Where the data can be had: in the checkout, and only what has changed runs."""
+    """If the data can be had, it works in the checkout, and only what has changed runs."""
     repo = shutil.copytree(undisturbed, tmp_path / "repo")
     set_params(repo, evaluate={"batch_size": 90}, save={"min_accuracy": 0.1})
     done = make_run(repo)
@@ -88,7 +88,7 @@ def test_make_run_is_dvc_repro_and_a_summary(undisturbed, tmp_path):
 
 
 def test_an_experiment_runs_its_own_code(tmp_path):
-    """dvc exp run --temp, whose folder is another one, runs the commit's code."""
+    """dvc exp run --temp works in another folder, and runs the code of its commit."""
     edited = fresh_copy(tmp_path)
     path = edited / "src/mnist_pipeline/digits.py"
     path.write_text(path.read_text().replace("TEST_SIZE = 360", "TEST_SIZE = 350"))

@@ -57,7 +57,7 @@ def test_algorithms_are_deterministic(monkeypatch):
 
 
 def test_portable_roots_are_correctly_rounded():
-    """Adadelta takes them in place, Adam does not; MKL's depend on the processor."""
+    """Adadelta takes roots in place, Adam does not; MKL's roots depend on the processor."""
     runtime.start(params())
     values = torch.rand(100_003, generator=torch.Generator().manual_seed(1))
     weights = values[:18_432].view(64, 32, 3, 3).to(memory_format=torch.channels_last)
@@ -112,7 +112,7 @@ def test_portable_products_are_sums_in_a_known_order():
 
 @pytest.mark.parametrize("machine", ["x86_64", "arm64"])
 def test_portable_needs_avx2_on_x86_64(monkeypatch, machine):
-    """A CPU without it is refused in a line that names native; other architectures have none."""
+    """A CPU without it is refused in a line that names native; other architectures need none."""
     monkeypatch.setattr(torch.cpu, "_is_avx2_supported", lambda: False)
     monkeypatch.setattr(runtime.platform, "machine", lambda: machine)
     runtime.start(params(arithmetic="native"))
@@ -123,7 +123,7 @@ def test_portable_needs_avx2_on_x86_64(monkeypatch, machine):
             runtime.start(params())
 
 
-# Which bits these give, one processor alone cannot tell.
+# A single processor cannot tell which bits these give.
 PORTABLE = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE"}
 
 
@@ -131,9 +131,9 @@ PORTABLE = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CB
 def test_portable_overrides_the_callers_variables_and_native_leaves_them(
     workspace, monkeypatch, machine, portable
 ):
-    """Every variable by which a library chooses its instructions; none else.
+    """Every variable by which a library chooses its instructions, and no other one.
 
-    Elsewhere than on x86-64 torch would warn of the one that it does not know.
+    On machines other than x86-64, torch would warn of the one that it does not know.
     """
     monkeypatch.setattr(arithmetic.platform, "machine", lambda: machine)
     names = ("ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "ONEDNN_MAX_CPU_ISA")

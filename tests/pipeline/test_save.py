@@ -66,7 +66,7 @@ def test_card_says_what_the_model_is(evaluated):
 
 
 def test_weak_model_is_not_exported(evaluated, capsys):
-    """Below the floor: one line with both numbers, no model, no card. At the floor it is."""
+    """Below the floor: one line with both numbers, no model, no card. At the floor, a model."""
     change_metrics(accuracy=0.9499)
     says = refusal(save.main, capsys)
     assert "expected at least save.min_accuracy = 0.95, found 0.9499" in says

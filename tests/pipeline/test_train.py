@@ -83,7 +83,7 @@ def test_an_epoch_depends_on_seed_and_epoch_alone(monkeypatch):
 
 
 def test_steps_are_the_classic_loop(workspace, monkeypatch):
-    """Losses equal those of the notes' loop on the same batches and masks, to rounding.
+    """Losses equal those of the classic loop on the same batches and masks, up to rounding.
 
     Twenty steps in float64, since in float32 each step magnifies the rounding of the last.
     """

@@ -194,7 +194,7 @@ def test_other_test_set_is_not_comparable(repo, run, what):
     ["metrics/metrics.json", "metrics/errors.csv", "dvc.lock", "dvc.yaml", "params.yaml"],
 )
 def test_missing_or_odd_file_is_never_fine(repo, run, side, name, content):
-    """Each file in turn, also with git's marks of a conflict: exit status 2, and it is named."""
+    """Each file in turn, also with git's marks of a conflict: exit status 2, and its name."""
     before = (repo / name).read_bytes()
     (repo / name).unlink()
     if content:
@@ -421,7 +421,7 @@ def test_partial_clone_fetches_what_it_lacks(repo, run, tmp_path, monkeypatch):
 
 
 def test_commits_with_long_hashes(tmp_path, run, monkeypatch):
-    """The report works with SHA-256, although DVC takes such a repository for none."""
+    """The report works with SHA-256, although DVC sees no git repository there."""
     monkeypatch.setenv("GIT_DEFAULT_HASH", "sha256")
     (long := tmp_path / "long").mkdir()
     monkeypatch.chdir(make_project(long))

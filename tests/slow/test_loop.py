@@ -33,17 +33,17 @@ def service(tmp_path):
 
 
 def lightning(number: int) -> list[tuple[float, float]]:
-    """One of many ways to draw it."""
+    """One of many ways to draw the lightning."""
     shift = np.random.default_rng(number).normal(0, 0.02, LIGHTNING.shape)
     return [(float(x), float(y)) for x, y in LIGHTNING + shift]
 
 
 def read(page, number: int) -> str:
-    """Draw one; the digit that the page says it is."""
+    """Draw one; returns the digit that the page reads."""
     page.keyboard.press("Escape")
     expect(page.locator("#digit")).to_be_empty()
     draw(page, lightning(number))
-    expect(page.locator("#labels")).to_be_visible()  # not so for half a drawing's answer
+    expect(page.locator("#labels")).to_be_visible()  # hidden while half the drawing is answered
     return str(page.locator("#digit").text_content())
 
 
@@ -58,7 +58,7 @@ def merge(service: Service) -> None:
 
 @pytest.fixture
 def page(service) -> Iterator[Page]:
-    """The page of an app that follows production, whose spool collect/daily looks at."""
+    """The page of an app that follows production; collect/daily collects its spool."""
     command = [sys.executable, "-uc", APP, "--repository", str(service.origin), "--stage", "prod"]
     with (
         subprocess.Popen(

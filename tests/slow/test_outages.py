@@ -52,7 +52,7 @@ def scheduled(tmp_path: Path, repository: Path) -> Iterator[Service]:
 
 
 def start_run(service: Service, pattern: str, deployment: str = "nightly", **parameters) -> str:
-    """Order a run, and wait for a line in its log; its id."""
+    """Order a run, and wait for a line in its log; returns the run's id."""
     run = service.run(deployment, **parameters)
     wait_until(
         lambda: any(re.search(pattern, line) for line in service.log(run)), 180, f"{pattern} in log"
@@ -61,7 +61,7 @@ def start_run(service: Service, pattern: str, deployment: str = "nightly", **par
 
 
 def works(service: Service, deployment: str = "nightly") -> None:
-    """A run ordered now is neither refused a slot nor hindered."""
+    """A run that is ordered now gets a slot and completes."""
     service.wait(service.run(deployment, publish="none"), "COMPLETED")
 
 

@@ -1,4 +1,4 @@
-"""Processes that train together: where one ends, all end with a line, and nothing is lost."""
+"""Processes that train together: if one ends, all end with a line, and nothing is lost."""
 
 import os
 import re
@@ -164,7 +164,7 @@ def by_torchrun(machines: dict[str, str], clones: list[Path]) -> list[subprocess
 @pytest.mark.slow
 @pytest.mark.parametrize("start_both", [by_variables, by_torchrun])
 def test_two_machines_make_the_bytes_of_one(undisturbed, machines, clones, start_both):
-    """The first one alone writes."""
+    """Only the first machine writes."""
     both = start_both(machines, clones)
     said = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
@@ -175,7 +175,7 @@ def test_two_machines_make_the_bytes_of_one(undisturbed, machines, clones, start
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["other parameters", "nobody", "cut"])
 def test_what_keeps_two_machines_apart(undisturbed, machines, clones, case):
-    """It is one line within a minute; the next dvc repro goes on alone, to the same bytes."""
+    """One line says so within a minute; the next dvc repro goes on alone, to the same bytes."""
     if case == "other parameters":
         set_params(clones[1], train={"lr": 0.5})
     both = by_variables(machines, clones[: 1 if case == "nobody" else 2])

@@ -42,7 +42,7 @@ def stage_of(dvc: int) -> psutil.Process:
 def strike(folder: Path, number: signal.Signals, target: str, line: str) -> str:
     """Start dvc repro, wait for the line, send the signal; then neither dvc nor a stage is left.
 
-    What was printed, up to that line.
+    Returns what was printed, up to that line.
     """
     said = ""
     with subprocess.Popen(
@@ -79,7 +79,7 @@ def strike(folder: Path, number: signal.Signals, target: str, line: str) -> str:
 def test_one_command_recovers(tmp_path, project, undisturbed, strikes):
     """No process is left, dvc repro goes on from the last epoch, every hash is the same.
 
-    That of a run in another clone, by another number of threads.
+    The same as in a run in another clone, with another number of threads.
     """
     folder = tmp_path / "project"
     shutil.copytree(project, folder)

@@ -64,7 +64,7 @@ def kill(service: Service, worker, run: str) -> None:
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared cache", "other machine"])
 def test_a_killed_machines_trial_goes_to_another(service, shared):
-    """It goes on after its last epoch where the cache is shared, and starts over where not."""
+    """It goes on after its last epoch if the cache is shared, and starts over if not."""
     first = service.start_worker("--limit", "1", home="one")
     search = start(service, LONG, parallel=1)
     (run,) = wait_until(lambda: training(service), 180, "a trial trains")
@@ -115,7 +115,7 @@ def test_local_search_ends_with_its_worker(tmp_path):
 
 
 def test_git_may_be_away_for_a_minute(service):
-    """A trial's push, the next trial's clone and the coordinator's look all come back to it."""
+    """A trial's push, the next trial's clone and the coordinator's fetch are all tried again."""
     service.start_worker("--limit", "1")
     search = start(service, {"train.epochs": [20], "train.seed": [1, 2]}, parallel=1)
     wait_until(lambda: training(service), 180, "a trial trains")
@@ -156,7 +156,7 @@ def test_two_hundred_trials_do_not_hinder_a_retraining(service):
 
 
 def test_noise_is_measured_by_the_pool(service):
-    """make noise where workers are online: their trainings, and the file that it writes alone."""
+    """If workers are online, make noise has them train, and writes the same file as without."""
     service.start_worker("--limit", "1")
     service.wait(service.run("nightly", publish="main"), "COMPLETED")
     git(service.checkout, "pull", "--quiet")

@@ -10,7 +10,7 @@ from playwright.sync_api import FilePayload, Page
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 ARGUMENTS = ["--no-proxy-server", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
-Points = list[tuple[float, float]]  # in parts of the paper's side
+Points = list[tuple[float, float]]  # in fractions of the paper's side
 SEVEN: Points = [(0.3, 0.2), (0.7, 0.2), (0.45, 0.8)]
 # The percents, the picture that the network sees, and the digit:
 READ = """() => [

@@ -21,7 +21,7 @@ def untrained(version: str) -> network.Network:
 
 
 class Server:
-    """It can be stopped, and started again on the same port."""
+    """A server that can be stopped, and started again on the same port."""
 
     def __init__(self) -> None:
         self.served, self.port = Served(untrained("v1.0.0")), 0
@@ -39,6 +39,6 @@ class Server:
         self.thread.start()
 
     def stop(self) -> None:
-        """End it and wait for that."""
+        """Stop the server, and wait until it has ended."""
         self.uvicorn.should_exit = True
         self.thread.join()

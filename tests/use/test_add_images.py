@@ -1,4 +1,4 @@
-"""Pictures into data/new: in MNIST's form, where their pixels say, once."""
+"""Pictures into data/new: in MNIST's form, in the folder that their pixels decide, once."""
 
 import sys
 
@@ -29,7 +29,7 @@ def draw(path, width: int = 20) -> None:
 
 
 def added() -> list[str]:
-    """Names of the new images of both folders, which must be as they should be."""
+    """Names of the new images of both folders, which must be valid."""
     return [name for folder in (NEW_TRAIN, NEW_TEST) for name in read_new(folder)[0]]
 
 
@@ -51,7 +51,7 @@ def test_label_and_pictures(workspace, monkeypatch, capsys):
 
 
 def test_folder_with_subfolders(workspace, monkeypatch, capsys):
-    """The subfolder is the label; no picture, and one under two labels, is refused by name."""
+    """The subfolder is the label; other files, and a picture with two labels, are refused."""
     draw(workspace / "all/7/a.png", 12)
     draw(workspace / "all/9/again.png", 12)
     draw(workspace / "all/3/b.png", 14)
@@ -75,7 +75,7 @@ def test_mnists_own_images_are_refused(workspace, monkeypatch, capsys):
 
 
 def test_a_damaged_file_of_mnists_is_named(workspace, monkeypatch, capsys):
-    """As train would name it; whether a picture is new could not be said."""
+    """As train would name it; nobody could say whether a picture is new."""
     TRAIN_IMAGES.write_bytes(b"junk")
     monkeypatch.setattr(sys, "argv", ["add-images", "7", "a.png"])
     said = refusal(add_images.main, capsys)

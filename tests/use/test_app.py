@@ -33,7 +33,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server's folder, where no spool is yet."""
+    """The server's folder, in which there is no spool yet."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -42,7 +42,7 @@ def ask(
 ) -> httpx.Response:
     """Send something as a PNG file.
 
-    Each answer, also an error, tells the browser to run nothing from elsewhere, to guess no types.
+    Each answer, also an error, tells the browser to run nothing from elsewhere and guess no types.
     """
     sent = {"content-type": "image/png"} | headers
     reply = httpx.request(method, server.url + path, content=content, headers=sent, timeout=60)
@@ -72,7 +72,7 @@ def test_its_own_page_is_answered(server: Server, name: str) -> None:
     ],
 )
 def test_other_sites_are_refused(server: Server, path: str, headers: dict[str, str]) -> None:
-    """By their own name, or by one of theirs for this machine; for every path."""
+    """By their origin, or by a name of theirs that leads to this machine; for every path."""
     sent = {name: value.format(port=server.port) for name, value in headers.items()}
     reply = ask(server, path, SEVEN, **sent)
     assert reply.status_code == 403
@@ -96,7 +96,7 @@ def test_other_types_are_refused(server: Server, path: str) -> None:
 
 
 def test_a_long_body_is_refused(server: Server) -> None:
-    """Also one whose length is not told first."""
+    """Also one that does not announce its length."""
     reply = ask(server, "/predict", (bytes(BODY // 4) for _ in range(5)))
     assert reply.status_code == 413
     assert reply.json() == {"detail": "expected at most 20 MB, found more"}

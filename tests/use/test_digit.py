@@ -29,7 +29,7 @@ def drawing(*strokes, size=(280, 280), ink=0, paper=255, mode="L", width=20) -> 
 
 
 def seen(picture: Image.Image, kind: str = "PNG", **options) -> np.ndarray:
-    """What the network gets of a picture in a file."""
+    """What the network gets from a picture in a file."""
     content = io.BytesIO()
     picture.save(content, kind, **options)
     return read_digit(content)
@@ -42,7 +42,7 @@ def alike(one: np.ndarray, other: np.ndarray) -> float:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory, digits_files):
-    """Some of the embedded digits, and each as a clean picture of its own gives it."""
+    """Some of the embedded digits, and what a clean picture of each one gives."""
     folder = tmp_path_factory.mktemp("digits")
     for name, content in digits_files.items():
         write_atomically(folder / name, content)
@@ -113,7 +113,7 @@ def test_closely_squared_paper():
 
 
 def test_light_that_is_too_strong():
-    """Where the paper is white because the camera sees no more, it is paper all the same."""
+    """Paper that the camera overexposes, so that it is plain white, is still paper."""
     light = np.linspace(0.5, 1.5, 280)[:, None] * np.linspace(0.8, 1.2, 280)
     grey = np.clip(np.asarray(drawing(SEVEN, ink=40, paper=200)) * light, 0, 255)
     lit = seen(Image.fromarray(grey.astype(np.uint8)))
@@ -121,7 +121,7 @@ def test_light_that_is_too_strong():
 
 
 def test_whatever_the_file():
-    """Colour, transparency, 16 bits, white ink, a small or a large sheet: one and the same."""
+    """Colour, transparency, 16 bits, white ink, a small or a large sheet: the same digit."""
     expected = seen(drawing(SEVEN))
     deep = Image.fromarray(np.asarray(drawing(SEVEN, ink=80)).astype(np.uint16) * 257)
     black, white = (
@@ -136,7 +136,7 @@ def test_whatever_the_file():
 
 
 def test_mnists_form_stays(images):
-    """An image that is as MNIST has it already is taken as it is; an empty one is not."""
+    """An image that already has MNIST's form is taken as it is; an empty one is not."""
     high = np.roll(images[0][0], -4, axis=0)  # some of MNIST's reach to the top
     assert high[0].any()
     for image in (*images[0], high):
@@ -146,7 +146,7 @@ def test_mnists_form_stays(images):
 
 
 def test_upright_by_the_orientation_tag():
-    """A telephone stores the picture as the sensor lies, and says so."""
+    """A phone stores the picture as the sensor lay, and says in a tag how that was."""
     tag = Image.Exif()
     tag[0x0112] = 6  # the sensor lay on its side
     lying = drawing(SEVEN).rotate(90)
@@ -195,7 +195,7 @@ def test_several_digits():
 
 
 def test_too_many_pixels():
-    """One phrase, before any is decoded: here by ICO's reader, which decodes as it opens."""
+    """One phrase, before any is decoded, even by ICO's reader, which decodes as it opens."""
     png = encoded(Image.new("1", (7_072, 7_072)), "PNG")
     icon = struct.pack("<HHHBBBBHHII", 0, 1, 1, 0, 0, 0, 0, 1, 32, len(png), 22) + png
     with pytest.raises(InputError, match=r"^expected at most 50,000,000 pixels, found more$"):

@@ -17,7 +17,7 @@ from mnist_pipeline.new_images import digest
 from mnist_pipeline.use import spool
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium: install one or set CHROMIUM")
-SENT = "fetch('version').then(() => 0)"  # when it is answered, what was sent before is known
+SENT = "fetch('version').then(() => 0)"  # once this is answered, all earlier requests are known
 ANSWER = re.compile(r"^Read as \d \([\d.]+\s%\)\.$")
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
 Open = Callable[..., Page]
@@ -171,7 +171,7 @@ def test_drawing_with_the_keyboard_alone(open_page: Open, server: Server) -> Non
 
 
 def test_a_photo_chosen_or_dropped(open_page: Open, server: Server) -> None:
-    """A picture file is answered; of another file the server's reason stands there, alone."""
+    """A picture file is answered; for any other file, only the server's reason is shown."""
     page = open_page()
     choose(page, photo("white", "black"))
     expect_answer(page, server)
@@ -203,7 +203,7 @@ def test_a_correction_is_kept(open_page: Open, tmp_path: Path, monkeypatch: Any)
 
 
 def wait_until(page: Page, true: Callable[[], object]) -> None:
-    """Let the page go on until something is so; fails after ten seconds."""
+    """Let the page go on until something is true; fails after ten seconds."""
     for _ in range(1000):
         if true():
             return
@@ -252,7 +252,7 @@ def test_an_answer_after_clear_is_dropped(open_page: Open, server: Server) -> No
 
 
 def test_a_file_that_is_read_late_is_dropped(open_page: Open, server: Server) -> None:
-    """A drawing that was made meanwhile stays the one to be corrected; a cleared page stays so."""
+    """A drawing made meanwhile stays the one to be corrected; a cleared page stays clear."""
     page, asked = open_page(), list[str]()
     reading = "File.prototype.arrayBuffer = () => new Promise((done) => (window.read = done))"
     page.evaluate(f"() => {{ {reading} }}")
@@ -315,7 +315,7 @@ def test_no_correction_of_half_a_drawing(open_page: Open) -> None:
 
 
 def test_the_version_in_the_corner_follows(open_page: Open, server: Server) -> None:
-    """Another network in service is named within seconds, and so is what keeps one out."""
+    """Another network in service is named within seconds, and so is what keeps a version out."""
     page = open_page()
     server.served.network = untrained("v2.0.0")
     server.served.problem = "no network to be had"

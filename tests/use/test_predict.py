@@ -1,4 +1,4 @@
-"""The command predict: a line a picture, for people or programs, and one for each that is none."""
+"""The command predict: a line for each picture, for people or programs, and for each bad file."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ from mnist_pipeline.use import predict
 
 @pytest.fixture
 def pictures(tmp_path, monkeypatch):
-    """A working folder with an untrained network, a picture and what is none."""
+    """A working folder with an untrained network, two pictures, and a file that is none."""
     torch.manual_seed(0)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").mkdir()
@@ -61,7 +61,7 @@ def test_bad_pictures_do_not_stop_the_others(pictures, monkeypatch, capsys):
 
 
 def test_other_models(pictures, monkeypatch, capsys):
-    """A file that save did not write is refused, and so is none, and an empty name of a stage."""
+    """A file that save did not write, a missing file, and an empty stage name are refused."""
     monkeypatch.setattr(sys, "argv", ["predict", "seven.png", "--model", "notes.txt"])
     assert refusal(predict.main, capsys).startswith("notes.txt: expected an ONNX file")
     monkeypatch.setattr(sys, "argv", ["predict", "seven.png", "--model", "none.onnx"])
@@ -75,7 +75,7 @@ def test_other_models(pictures, monkeypatch, capsys):
 
 
 def test_neither_torch_nor_dvc_is_loaded():
-    """By predict and app: they would take seconds."""
+    """Neither by predict nor by app: loading them would take seconds."""
     code = "import sys; from mnist_pipeline.use import app, predict; print(*sys.modules)"
     loaded = set(python("-c", code).stdout.split())
     assert "mnist_pipeline.use.predict" in loaded
