@@ -1,8 +1,8 @@
 """make bench: this project beside the classic program, in one run, as a table in table.md.
 
-Each contestant runs in a process of its own, so that its memory is its own, and the contestants
-take turns, so that a noisy machine disturbs them alike. Reported are medians, with the least and
-the greatest. Needs data/MNIST (dvc repro download).
+Each contestant runs in a process of its own, so that its memory can be measured. The contestants
+take turns, so that a noisy machine disturbs them alike. The table shows medians, with the least
+and the greatest value. Needs data/MNIST (dvc repro download).
 """
 
 import json
@@ -37,7 +37,7 @@ from mnist_pipeline.train import Training, TrainParams
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "benchmarks/table.md"
 ROUNDS, STEPS, WARM_UP, BATCH = 5, 100, 10, 64
-FEW = 10  # steps in bfloat16 on a CPU that has none
+FEW = 10  # steps in bfloat16 on a CPU without it
 EPOCHS, IMAGES = 1, 60_000  # of a whole run
 STAGES = ("download", "train", "evaluate", "save")
 
@@ -87,7 +87,7 @@ def project_train(
 
 
 def project_train_bfloat16() -> float:
-    """The same in bfloat16, with fewer steps where the CPU has none."""
+    """The same in bfloat16, with fewer steps on a CPU without it."""
     fast = torch.accelerator.is_available() or torch.cpu.get_capabilities().get("avx512_bf16")
     return project_train(steps=STEPS if fast else FEW, precision="bfloat16")
 
@@ -135,7 +135,7 @@ def classic_whole() -> float:
 def project_whole(
     arithmetic: str = "portable", precision: str = "float32", processes: int = 1
 ) -> float:
-    """The same of the stages train and evaluate, in fresh processes and without stored epochs."""
+    """The same for the stages train and evaluate, in fresh processes and without stored epochs."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(RAW, Path(folder) / RAW)
         (Path(folder) / ".dvc").mkdir()
@@ -178,7 +178,7 @@ CONTESTANTS = STEPPED | WHOLE
 
 
 def start() -> torch.device:
-    """The runtime of the stages, with the arithmetic whose variables measure has set."""
+    """Start the stages' runtime, with the arithmetic whose variables `measure` has set."""
     version = torch.__version__.split("+")[0]
     arithmetic: Any = "portable" if PORTABLE.items() <= os.environ.items() else "native"
     return runtime.start(RuntimeParams(device="auto", arithmetic=arithmetic, torch=version))
@@ -200,7 +200,7 @@ class mnist_for_torchvision:  # noqa: N801 (used like a function)
 
 
 def measure(name: str) -> dict[str, float]:
-    """Run a contestant in a process of its own, beside another one where its name says so."""
+    """Run a contestant in a process of its own, beside a busy process if its name says so."""
     environment = os.environ | (PORTABLE if name.startswith("portable") else {})
     busy = [sys.executable, "-c", "while True: pass" if "busy" in name else ""]
     with subprocess.Popen(busy) as other:

@@ -100,7 +100,7 @@ def corrections() -> Iterator[tuple[str, int, NDArray[np.uint8]]]:
 
 
 def show() -> None:
-    """docs/corrections.png: a row a kind."""
+    """Draw docs/corrections.png, a row for each kind."""
     rows: dict[str, list[NDArray[np.uint8]]] = {}
     for kind, _, image in corrections():
         rows.setdefault(kind, []).append(image)
@@ -135,7 +135,7 @@ def main() -> None:
 
 
 def write(rows: pd.DataFrame, mnist: Comparison, accuracy: float) -> None:
-    """The table of docs/new_images.md, from a row for each new test image."""
+    """Write the table of docs/new_images.md, from a row for each new test image."""
     lines = ["| kind | tested | right before | right after |", "|---|---|---|---|"]
     for kind, those in rows.groupby("kind", sort=False):
         lines.append(f"| {kind} | {len(those)} | {those.before.sum()} | {those.after.sum()} |")

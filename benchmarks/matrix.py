@@ -49,7 +49,7 @@ ROWS = [
 
 
 def set_params(folder: Path, row: tuple[dict[str, str], int, int], epochs: int = EPOCHS) -> None:
-    """params.yaml of this checkout, for a row."""
+    """Write this checkout's params.yaml, changed for a row."""
     (kind, threads, processes), yaml = row, YAML()
     tree = yaml.load(ROOT / "params.yaml")
     tree["runtime"]["arithmetic"] = kind["arithmetic"]
@@ -71,7 +71,7 @@ def start(folder: Path, stage: str, environment: dict[str, str]) -> subprocess.P
 
 
 def run(folder: Path, **environment: str) -> str:
-    """Train and evaluate; a digest of what they wrote."""
+    """Train and evaluate; returns a digest of what they wrote."""
     for stage in ("train", "evaluate"):
         with start(folder, stage, environment) as process:
             process.communicate()
@@ -139,7 +139,7 @@ COLUMNS: dict[str, Callable[[Path, tuple[dict[str, str], int, int]], str]] = {
 
 
 def digest(cell: tuple[tuple[dict[str, str], int, int], str]) -> str:
-    """What a cell's run wrote, in a folder of its own."""
+    """A digest of what a cell's run wrote, in a folder of its own."""
     row, column = cell
     with tempfile.TemporaryDirectory() as folder:
         for name, content in digits.idx_files().items():

@@ -1,6 +1,6 @@
 """make bench-pictures: what a digit loses on its way through a picture, and how long predict takes.
 
-The test images of MNIST are put on a canvas, or photographed (by this file: light from one side,
+The test images of MNIST are put on a canvas, or photographed (imitated here: light from one side,
 noise, blur, a turn, JPEG), and go through the same code as anybody's picture. The table goes into
 pictures.md. Needs models/mnist_cnn.onnx and data/MNIST (dvc repro).
 """
@@ -50,8 +50,8 @@ def canvas(digit: Digit, rng: np.random.Generator) -> Image.Image:
 def photo(digit: Digit, rng: np.random.Generator, table: int = 0, shadow: bool = False) -> bytes:
     """The canvas turned by up to 10°, in ink on paper or chalk on slate, in bad light, as JPEG.
 
-    Around it, so many pixels of what it lies on, of a colour between the two; across it, the edge
-    of a shadow that takes 20 to 60 % of the light.
+    `table` adds that many pixels of a table around it, of a colour between the two. `shadow` adds
+    the edge of a shadow across it, which takes 20 to 60 % of the light.
     """
     turned = canvas(digit, rng).rotate(rng.uniform(-10, 10), Image.Resampling.BICUBIC)
     ink = np.asarray(turned, dtype=np.float64) / 255

@@ -108,7 +108,7 @@ def coordinator(service: Service) -> float:
 
 
 def searches(service: Service) -> Iterator[str]:
-    """What a search costs, as lines of Markdown; the last one is left under way."""
+    """What a search costs, as lines of Markdown; the last search is left running."""
     service.start_worker(pool="search")
     bare, alone, pair = [], [], []
     for number in range(ROUNDS):
