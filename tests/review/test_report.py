@@ -429,6 +429,9 @@ def test_commits_with_long_hashes(tmp_path, run, monkeypatch):
         status, text, _ = run(*words, "--json")
         assert status == 0
         assert len(Report.model_validate_json(text).head.commit) == 64
+    status, _, error = run("--base=nothing")
+    assert status == 2
+    assert error.startswith("error: nothing: expected a commit or an experiment of DVC: ")
 
 
 def test_submodules_stay_where_they_are(repo, tmp_path):

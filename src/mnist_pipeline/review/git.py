@@ -70,7 +70,7 @@ def clone(repository: str, folder: Path, cache: Path | None = None, branch: str 
 
 def resolve(top: Path, name: str) -> str:
     """The commit that git or DVC knows by a name; InputError where neither does."""
-    from dvc.scm import SCM, RevError, resolve_rev  # noqa: PLC0415 (only the report needs it)
+    from dvc.scm import SCM, resolve_rev  # noqa: PLC0415 (only the report needs it)
 
     with suppress(InputError):  # after a killed experiment, DVC's HEAD is where that began
         return git(top, "rev-parse", "--verify", f"{name}^{{commit}}").strip()
@@ -78,7 +78,7 @@ def resolve(top: Path, name: str) -> str:
         with SCM(str(top)) as scm:
             found = resolve_rev(scm, name) if name else name  # DVC takes an empty one for HEAD
         return git(top, "rev-parse", "--verify", f"{found}^{{commit}}").strip()
-    except (RevError, InputError) as error:
+    except Exception as error:  # DVC's, or libgit2's, to which a repository with SHA-256 is none
         raise InputError(f"{name}: expected a commit or an experiment of DVC: {error}") from error
 
 
