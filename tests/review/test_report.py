@@ -279,6 +279,34 @@ def test_input_in_a_folder_that_a_stage_writes_is_not_stale(repo):
     assert build("HEAD", None).head.stale == []
 
 
+def test_input_that_is_a_folder_of_outputs_is_not_stale(repo):
+    """Of the folder no stage says a hash, and the data is not here."""
+    stages = YAML(typ="safe").load(repo / "dvc.yaml")
+    stages["stages"]["evaluate"]["deps"].append("data")
+    write(repo, "dvc.yaml", stages)
+    lock(repo)
+    assert build("HEAD", None).head.stale == []
+
+
+def test_half_a_run_is_stale_by_a_folder_in_git(repo):
+    """Its files are here to compare."""
+    stages = {
+        "one": {
+            "cmd": "mkdir -p copy; cp src/model.py copy",
+            "deps": ["src/model.py"],
+            "outs": [{"copy": {"cache": False}}],
+        },
+        "two": {"cmd": "true", "deps": ["copy/model.py"]},
+    }
+    write(repo, "dvc.yaml", {"stages": stages})
+    (repo / "dvc.lock").unlink()
+    assert dvc(repo, "repro").returncode == 0
+    assert build("HEAD", None).head.stale == []
+    edit(repo, "src/model.py", "2", "3")
+    assert dvc(repo, "repro", "--single-item", "one").returncode == 0
+    assert build("HEAD", None).head.stale == ["two: copy/model.py: modified"]
+
+
 def test_link_to_a_folder_is_copied(repo):
     """It is an input like any other, in the workspace as in a commit."""
     (repo / "linked").symlink_to("src")

@@ -4,6 +4,7 @@ DVC itself says so, in a folder without data: what it needs to know of the data 
 """
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,12 @@ def _differing(stage: Any, known: dict[str, Any], outputs: bool) -> list[str]:
     """What of a stage differs from dvc.lock: its command, its inputs, its outputs in git.
 
     Data is not here, so an input that a stage or dvc add writes is compared by its MD5 in dvc.lock.
-    One inside a folder that they write has none there, and is left out, as with --allow-missing.
+    One inside a folder that they write, or that holds what they write, has none there: where it is
+    not here, it is left out, as with --allow-missing.
     """
     moved = [dep for dep in stage.deps if dep.hash_info != known.get(dep.fs_path, dep.hash_info)]
-    files = [dep for dep in stage.deps if not known.keys() & _places(dep.fs_path)]
+    others = [dep for dep in stage.deps if dep.fs_path not in known]
+    files = [dep for dep in others if dep.exists or not _is_data(Path(dep.fs_path), known)]
     files += [out for out in stage.outs if outputs and not out.use_cache]
     return [
         *(["changed command"] if stage.cmd_changed else []),
@@ -75,8 +78,8 @@ def _differing(stage: Any, known: dict[str, Any], outputs: bool) -> list[str]:
     ]
 
 
-def _places(path: str) -> set[str]:
-    return {path, *map(str, Path(path).parents)}
+def _is_data(path: Path, known: Iterable[str]) -> bool:
+    return any(path.is_relative_to(each) or Path(each).is_relative_to(path) for each in known)
 
 
 def differing(old: Path, new: Path, kind: str) -> list[Change]:
