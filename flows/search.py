@@ -129,14 +129,17 @@ def search_here(**options: Any) -> State[Any]:
 
 def main() -> None:
     """Search on the server that is named, or on one of our own, with workers of our own."""
-    options = parse()
-    if get_current_settings().api.url:
+    url = get_current_settings().api.url
+    here = [] if url else [f"repository={ROOT}", "branch="]
+    options = parse(here)
+    if url:
         print(f"Workers of the pool {POOL}: {online()}")
         state = search_here(**options)
         sys.exit({"Completed": 0, "Refused": 2}.get(str(state.name), 1))
     # Refuse a bad search before a server starts.
-    plan(ROOT, *(options[name] for name in ("grid", "sampler", "seed", "trials")))
-    check_ranking(ROOT, options["grid"], options["publish"])
+    with temporary_clone(options["repository"], options["branch"]) as folder:
+        plan(folder, *(options[name] for name in ("grid", "sampler", "seed", "trials")))
+        check_ranking(folder, options["grid"], options["publish"])
     warn_of_changes("the search")
     port, log = free_port("0"), BUILD / "service.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -145,7 +148,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mnist_pipeline-search-") as home, log.open("w") as out:
         os.environ |= {"PREFECT_HOME": home, "PREFECT_WORKER_QUERY_SECONDS": "2"}
         with service(port, workers, "--name", DEPLOYMENT, log=out) as others:
-            here = [f"repository={ROOT}", "branch="]
             words = [sys.argv[1], *here, *sys.argv[2:]]
             with subprocess.Popen(leashed(sys.executable, "-m", "flows.search", *words)) as own:
                 while own.poll() is None and all(one.poll() is None for one in others):
@@ -156,8 +158,11 @@ def main() -> None:
             sys.exit(own.returncode)
 
 
-def parse() -> dict[str, Any]:
-    """The command line as the flow's parameters; InputError if the flow does not accept them."""
+def parse(here: list[str]) -> dict[str, Any]:
+    """The command line as the flow's parameters; InputError if the flow does not accept them.
+
+    `here`: NAME=VALUE for what the command line leaves out.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m flows.search",
         description=search.__doc__,
@@ -166,8 +171,8 @@ def parse() -> dict[str, Any]:
     parser.add_argument("grid", help="as JSON")
     parser.add_argument("others", nargs="*", metavar="NAME=VALUE", help="such as parallel=4")
     words = parser.parse_args()
-    options = {"grid": parse_json(words.grid, "grid")}
-    options |= {name: value for name, _, value in (one.partition("=") for one in words.others)}
+    options, others = {"grid": parse_json(words.grid, "grid")}, [*here, *words.others]
+    options |= {name: value for name, _, value in (one.partition("=") for one in others)}
     try:
         with disable_logger("prefect.flows"):  # it would say the same at length
             return search.validate_parameters(options)

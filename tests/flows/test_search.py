@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 import psutil
 import pytest
-from conftest import copy_of_project, dvc, fresh_copy, git, python, refusal
-from flows import coordinator, search
+from conftest import copy_of_project, dvc, fresh_copy, git, python, refusal, set_params
+from flows import clones, coordinator, search
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled
@@ -179,8 +179,9 @@ def test_refused_before_any_trial(service, origin, done):
     assert trials(service).keys() == before.keys()
 
 
-def test_refused_before_a_server_starts(monkeypatch, capsys):
+def test_refused_before_a_server_starts(tmp_path, monkeypatch, capsys):
     """Also if this machine would search by itself: one line, and exit status 2."""
+    monkeypatch.setattr(clones, "HOME", tmp_path)
     monkeypatch.setattr(search, "service", lambda *_, **__: pytest.fail("it was started"))
     for grid, says in (
         ('{"train.speed": [1]}', "values: train.speed: unknown key"),
@@ -189,6 +190,18 @@ def test_refused_before_a_server_starts(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["", grid])
         with temporary_settings({PREFECT_API_URL: ""}):
             assert refusal(search.main, capsys).startswith(says)
+
+
+def test_what_is_refused_is_the_commits(tmp_path, monkeypatch, capsys):
+    """A clone of it is searched: neither an edit nor a remote that are only here count."""
+    checkout = copy_of_project(tmp_path / "checkout")
+    set_params(checkout, train={"validation_fraction": 0.0})
+    (checkout / ".dvc/config.local").write_text("[core]\n    remote = mine\n")
+    for module, name, value in ((clones, "HOME", tmp_path), (search, "ROOT", checkout)):
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(sys, "argv", ["", '{"train.lr": [1.0]}', "publish=branch"])
+    with temporary_settings({PREFECT_API_URL: ""}):
+        assert refusal(search.main, capsys).startswith("publish: expected a DVC remote")
 
 
 @pytest.mark.parametrize(
