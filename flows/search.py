@@ -118,7 +118,8 @@ def propose(found: Trials, ranking: pd.DataFrame, branch: str) -> str:
         raise InputError("no trial was trained")
     git(found.folder, "checkout", "--quiet", ref_of(found.commit, best), "--", *COMMITTED)
     verdict = approve(found.folder, "branch", ALPHA)
-    return f"{push(found.folder, branch, 'branch', verdict) or 'nothing new'}: {verdict}"
+    where = push(found.folder, branch, "branch", verdict)
+    return f"{'nothing new' if where == branch else where}: {verdict}"
 
 
 def search_here(**options: Any) -> State[Any]:

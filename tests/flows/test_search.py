@@ -15,12 +15,15 @@ import psutil
 import pytest
 from conftest import copy_of_project, dvc, fresh_copy, git, python, refusal, set_params
 from flows import clones, coordinator, search
+from flows.clones import temporary_clone
+from flows.trial import ref_of
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled
-from service import Service, bare, repository
+from service import Service, bare, change, repository, small_registry
 
 from mnist_pipeline.files import InputError
+from mnist_pipeline.review.ranking import NAME
 
 GRID = '{"train.lr": [0.5, 4.0], "train.seed": [1, 2]}'
 # The project's parameters, with stages that take no time.
@@ -202,6 +205,22 @@ def test_what_is_refused_is_the_commits(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["", '{"train.lr": [1.0]}', "publish=branch"])
     with temporary_settings({PREFECT_API_URL: ""}):
         assert refusal(search.main, capsys).startswith("publish: expected a DVC remote")
+
+
+@pytest.mark.parametrize("branch", ["main", ""])
+def test_the_committed_result_is_nothing_new(tmp_path, monkeypatch, branch):
+    """Where it is the best, there is no branch to propose, whatever the search was told."""
+    monkeypatch.setattr(clones, "HOME", tmp_path / "home")
+    registry = small_registry(tmp_path)
+    change(registry, repro=True, source="2")
+    with temporary_clone(str(registry), branch) as folder:
+        tip = git(folder, "rev-parse", "HEAD").strip()
+        git(folder, "update-ref", ref_of(tip, "trial-x"), tip)
+        found, ranking = (
+            SimpleNamespace(folder=folder, commit=tip),
+            pd.DataFrame({NAME: ["trial-x"]}),
+        )
+        assert search.propose(found, ranking, branch).startswith("nothing new: not significantly")
 
 
 @pytest.mark.parametrize(
