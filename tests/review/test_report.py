@@ -317,6 +317,22 @@ def test_link_to_a_folder_is_copied(repo):
     assert build("HEAD", None).head.stale == []
 
 
+def test_data_on_another_disk(repo, tmp_path):
+    """Links where git has had a folder, and to a file that git ignores."""
+    plant_new(repo, {NEW[0]: "7"})
+    commit(repo)
+    shutil.move(repo / "data", tmp_path / "disk")
+    (repo / "data").symlink_to("../disk")
+    write(repo, "models/ignored", "data")
+    (repo / "current").symlink_to("models/ignored")
+    stages = YAML(typ="safe").load(repo / "dvc.yaml")
+    stages["stages"]["train"]["deps"].append("current")
+    write(repo, "dvc.yaml", stages)
+    lock(repo)
+    found = build("HEAD", None)
+    assert (found.head.stale, found.notes) == ([], [])
+
+
 def test_half_a_run_is_stale(repo):
     """Weights in dvc.lock that evaluate has not seen, though no data is here to compare."""
     yaml = YAML()

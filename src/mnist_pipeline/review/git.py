@@ -129,6 +129,11 @@ def copy_workspace(top: Path, folder: Path) -> None:
     """Copy a repository's workspace into a folder, without the files that git ignores."""
     names = git(top, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     for name in filter(None, set(names.split("\0"))):
-        if (top / name).is_file() or (top / name).is_symlink():  # not: deleted, or a submodule
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(top / name, folder / name, follow_symlinks=False)
+        path, copy = top / name, folder / name
+        # Not: deleted, a submodule, or beyond a link, which to git is deleted, too.
+        if path.parent.resolve() == path.parent and (path.is_file() or path.is_symlink()):
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_symlink():
+                copy.symlink_to(path.parent / path.readlink())  # to where it leads from there
+            else:
+                shutil.copy2(path, copy)
