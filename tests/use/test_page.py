@@ -137,6 +137,22 @@ def test_a_second_finger_draws_nothing(open_page: Open) -> None:
     assert page.evaluate(INKED) == 40  # one straight line
 
 
+def test_the_pen_draws_beside_a_palm(open_page: Open, server: Server) -> None:
+    """Also where the palm was there first."""
+    page = open_page(viewport={"width": 800, "height": 1000}, has_touch=True)
+    devices = page.context.new_cdp_session(page)
+    ((x, y),) = on_screen(page, [(0.9, 0.9)])
+    palm = {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]}
+    devices.send("Input.dispatchTouchEvent", palm)
+    pen = {"pointerType": "pen", "button": "left", "buttons": 1, "clickCount": 1}
+    for index, (x, y) in enumerate(on_screen(page, SEVEN)):
+        kind = "mouseMoved" if index else "mousePressed"
+        devices.send("Input.dispatchMouseEvent", pen | {"type": kind, "x": x, "y": y})
+    devices.send("Input.dispatchMouseEvent", pen | {"type": "mouseReleased", "x": x, "y": y})
+    expect_answer(page, server)
+    assert page.evaluate(INKED) > 0
+
+
 def test_drawing_on_a_selected_page(open_page: Open) -> None:
     """The mouse draws; it does not drag what Ctrl+A has selected."""
     page = open_page()

@@ -109,7 +109,8 @@ async function look() {
 }
 
 paper.onpointerdown = (event) => {
-  if (event.button || pointer !== null) return; // a second finger, or a palm beside the pen
+  // Not a second finger, nor a palm beside the pen; but the pen beside a palm.
+  if (event.button || (pointer !== null && event.pointerType !== "pen")) return;
   pointer = event.pointerId;
   paper.setPointerCapture(pointer);
   move(place(event));
