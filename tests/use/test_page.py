@@ -1,5 +1,6 @@
 """The page in a real browser, with a real server behind it."""
 
+import io
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -170,6 +171,16 @@ def test_the_paper_fits_the_window(open_page: Open, size: tuple[int, int]) -> No
     assert sheet is not None
     assert sheet == paper
     assert sheet["height"] <= 0.65 * size[1]
+
+
+def test_the_paper_has_an_edge_in_forced_colours(open_page: Open) -> None:
+    """Black ink is drawn on white there, too, which may be the colour of the page."""
+    page = open_page(forced_colors="active")
+    box = page.locator("#paper").bounding_box()
+    assert box is not None
+    edge = {"x": box["x"] - 2, "y": box["y"] + 50, "width": 4, "height": 1}
+    with Image.open(io.BytesIO(page.screenshot(clip=edge))) as picture:
+        assert picture.convert("L").getextrema()[0] < 100
 
 
 def test_drawing_with_the_keyboard_alone(open_page: Open, server: Server) -> None:
