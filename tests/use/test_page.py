@@ -129,7 +129,7 @@ def test_a_second_finger_draws_nothing(open_page: Open) -> None:
     for kind, fingers in (
         ("touchStart", [(0.3, 0.2)]),
         ("touchStart", [(0.3, 0.2), (0.8, 0.2)]),
-        ("touchMove", [(0.3, 0.8), (0.8, 0.7)]),
+        ("touchMove", [(0.3, 0.8), (0.8, 0.3)]),
         ("touchEnd", []),
     ):
         points = [{"x": x, "y": y, "id": at} for at, (x, y) in enumerate(on_screen(page, fingers))]
