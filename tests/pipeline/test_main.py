@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -90,6 +91,23 @@ def test_interrupt_during_an_import_ends_it(workspace, under_way):
         rest = stage.stderr.read()
     assert stage.returncode == -signal.SIGINT
     assert all(text.startswith("import time:") for text in rest.splitlines()[:-1])
+
+
+@pytest.mark.parametrize(
+    ("trap", "ends"), [("", (130, "interrupted\n")), ("trap '' INT; ", (2, "error: fifo: "))]
+)
+def test_interrupt_after_the_imports(tmp_path, trap, ends):
+    """One word, as above; where SIGINT was ignored, as after a shell's &, it still is."""
+    os.mkfifo(fifo := tmp_path / "fifo")
+    words = ["sh", "-c", f'{trap}exec "$@"', "sh", sys.executable, "-m", "mnist_pipeline"]
+    words += ["markdown", "fifo", "--head", "x"]
+    with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as tool:
+        with fifo.open("w"):  # it waits until the tool reads
+            tool.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                tool.wait(1)
+        said = tool.stderr.read()
+    assert (tool.returncode, said.startswith(ends[1])) == (ends[0], True)
 
 
 def test_a_reader_that_has_read_enough_is_no_fault():
