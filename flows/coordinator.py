@@ -48,8 +48,12 @@ def online() -> int:
 
 def name_of(commit: str, overrides: Overrides) -> str:
     """The experiment's name: for the same commit and parameters it is the same everywhere."""
-    content = json.dumps([commit, overrides], sort_keys=True)
-    return f"trial-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+    return f"trial-{digest([commit, overrides])[:12]}"
+
+
+def digest(values: list[Any]) -> str:
+    """SHA-256 of plain values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 class Trials:
@@ -126,7 +130,7 @@ class Trials:
             parameters=identity | {"overrides": overrides},
             state=Scheduled(scheduled_time=datetime.now(UTC) + timedelta(seconds=delay)),
             # While a run is under way, the same key finds it. Once it has ended, the key changes.
-            idempotency_key=" ".join([name, *sorted(str(run.id) for run in before)]),
+            idempotency_key=digest([name, *sorted(str(run.id) for run in before)]),
         ).id
 
     def advance(self, number: int) -> None:

@@ -25,7 +25,7 @@ from mnist_pipeline.review.result import LOCK, Result, hashes, read_result
 from mnist_pipeline.review.schema import Spread
 from mnist_pipeline.review.statistics import ALPHA, compare, reach
 
-NOISE, PARAMS = Path("metrics/noise.json"), "params.yaml"
+NOISE = Path("metrics/noise.json")
 
 
 class Noise(files.Record):
@@ -63,9 +63,9 @@ def main(train: Callable[[Path, list[int]], dict[int, Result]] | None = None) ->
 
 def _seeds(folder: Path, number: int) -> list[int]:
     """The committed seed, then the smallest others from 1; InputError for a dry run."""
-    train = parse_yaml(read_text(folder / PARAMS), PARAMS)["train"]
+    train = files.read_params(folder)["train"]
     if train["dry_run"]:
-        raise InputError(f"{PARAMS}: train.dry_run: expected false, as dry runs say nothing")
+        raise InputError(f"{files.PARAMS}: train.dry_run: expected false, as dry runs say nothing")
     others = (seed for seed in count(1) if seed != train["seed"])
     return [train["seed"], *islice(others, number - 1)]
 
@@ -116,7 +116,7 @@ def configuration(folder: Path) -> str:
         read = hashes(lock, stage, "deps").items()
         ran = lock["stages"][stage]
         params = flatten(ran.get("params", {}))
-        params.pop(f"{PARAMS}.train.seed", None)
+        params.pop(f"{files.PARAMS}.train.seed", None)
         parts += [ran["cmd"], params, {path: md5 for path, md5 in read if path not in others}]
     content = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(content.encode()).hexdigest()
