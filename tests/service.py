@@ -1,5 +1,6 @@
 """A Prefect service of a test's own, and repositories for the flow to work on."""
 
+import json
 import os
 import subprocess
 import sys
@@ -51,6 +52,33 @@ rows = "".join(f"{index},1,0,0.9\\n" for index in range(errors))
 open("metrics/errors.csv", "w").write("index,label,predicted,confidence\\n" + rows)
 """
 
+# Stages that take no time, for the project's parameters.
+QUICK = """stages:
+  download: {cmd: echo data > data/images, outs: [data/images]}
+  train:
+    cmd: python train.py
+    params: [train]
+    outs: [models/weights]
+    metrics: [{metrics/history.csv: {cache: false}}]
+  evaluate:
+    cmd: cp metrics.json errors.csv metrics
+    deps: [data/images, models/weights]
+    metrics: [{metrics/metrics.json: {cache: false}}, {metrics/errors.csv: {cache: false}}]
+  save: {cmd: cp models/weights models/exported, deps: [models/weights], outs: [models/exported]}
+"""
+QUICK_TRAIN = """import pathlib, sys
+from ruamel.yaml import YAML
+train = YAML(typ="safe").load(pathlib.Path("params.yaml"))["train"]
+if train["lr"] > 2:
+    sys.exit("error: params.yaml: train.lr: expected a finite loss")
+for folder in ("models", "metrics"):
+    pathlib.Path(folder).mkdir(exist_ok=True)
+pathlib.Path("models/weights").write_text(f"searched {train['lr']} {train['seed']}")
+history = f"epoch,validation_accuracy\\n1,{0.97 + train['seed'] / 100}\\n"
+pathlib.Path("metrics/history.csv").write_text(history)
+"""
+NINE = {"accuracy": 1.0, "loss": 0.1, "correct": 9, "total": 9, "recall": {}, "dry_run": False}
+
 
 def small_registry(folder: Path, source: bytes = b"1") -> Path:
     """A bare repository whose model is the file source, wrong on the first eight test images."""
@@ -92,6 +120,17 @@ def digits_repository(folder: Path, epochs: int = 1) -> Path:
     few = {"data.source": "digits", "train.epochs": epochs, "save.min_accuracy": 0.0}
     override_params(seed, few)
     return bare(seed)
+
+
+def quick_project(folder: Path) -> Path:
+    """The project with stages that take no time, whose learning rate must not be above 2."""
+    fresh_copy(folder)
+    texts = {"dvc.yaml": QUICK, "train.py": QUICK_TRAIN, "metrics.json": json.dumps(NINE)}
+    for name, text in (texts | {"errors.csv": "index,label,predicted\n"}).items():
+        (folder / name).write_text(text)
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message=quick")
+    return folder
 
 
 def repository(folder: Path, texts: dict[str, str]) -> Path:

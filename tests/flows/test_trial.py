@@ -5,17 +5,7 @@ from conftest import dvc, git
 from flows import clones, trial
 from flows.stages import refused
 from prefect.states import Completed, Failed
-from service import bare, repository
-
-STAGES = """stages:
-  download: {cmd: echo data > data, outs: [data]}
-  train: {cmd: cat data params.yaml > model, deps: [data], outs: [model], params: [train.lr]}
-  evaluate:
-    cmd: mkdir -p metrics; cp model metrics/metrics.json
-    deps: [model]
-    metrics: [{metrics/metrics.json: {cache: false}}]
-  save: {cmd: cp model exported, deps: [model, metrics/metrics.json], outs: [exported]}
-"""
+from service import bare, quick_project
 
 
 @pytest.fixture(autouse=True)
@@ -27,9 +17,8 @@ def _out_of_a_run(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory):
-    """A repository with these stages, and its remote."""
-    texts = {"dvc.yaml": STAGES, "params.yaml": "train: {lr: 1.0}\n"}
-    seed = repository(tmp_path_factory.mktemp("trial") / "seed", texts)
+    """A repository with quick stages, and its remote."""
+    seed = quick_project(tmp_path_factory.mktemp("trial") / "seed")
     assert dvc(seed, "repro").returncode == 0
     origin = bare(seed)
     assert dvc(seed, "push").returncode == 0
@@ -46,7 +35,7 @@ def test_pushes_data_and_an_experiment(origin, tmp_path, monkeypatch, exported):
 
     monkeypatch.setattr(trial, "run_stages", run_stages)
     name = f"trial-{exported}"
-    state = trial.trial.fn(str(origin), "main", {"train.lr": 0.25}, name)
+    state = trial.trial.fn(str(origin), "main", {"train.seed": 2}, name)
     assert state.is_completed()
     assert state.message == name + ", without a model: save: error: too bad" * (not exported)
 
@@ -54,10 +43,10 @@ def test_pushes_data_and_an_experiment(origin, tmp_path, monkeypatch, exported):
     elsewhere = tmp_path / "elsewhere"
     assert dvc(elsewhere, "exp", "pull", "origin", name).returncode == 0
     assert dvc(elsewhere, "exp", "apply", name).returncode == 0
-    for path in ("model", "metrics/metrics.json"):
-        assert "lr: 0.25" in (elsewhere / path).read_text()
+    assert (elsewhere / "models/weights").read_text() == "searched 1.0 2"
+    assert "0.99" in (elsewhere / "metrics/history.csv").read_text()
     # Without a model of its own, main's lies there, and DVC says that save is to run.
-    assert ("lr: 0.25" in (elsewhere / "exported").read_text()) == exported
+    assert ((elsewhere / "models/exported").read_text() == "searched 1.0 2") == exported
     assert ("save" in dvc(elsewhere, "status").stdout) == (not exported)
 
 
