@@ -9,10 +9,9 @@ from contextlib import suppress
 from functools import partial
 
 import pytest
-from conftest import python, refusal
+from conftest import python
 
 from mnist_pipeline import __main__
-from mnist_pipeline.files import parse_json
 
 NAMES = sorted(__main__.commands())
 
@@ -44,24 +43,6 @@ def test_what_has_no_options_refuses_them(name):
     assert asked.stdout.startswith(f"usage: python -m mnist_pipeline {name} [-h]")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.endswith("unrecognized arguments: --epochs 3\n")
-
-
-def test_only_what_a_name_needs_is_imported():
-    """The list costs no import of torch, and download none of other stages."""
-    code = "import sys; from mnist_pipeline import __main__; __main__.main(); print(*sys.modules)"
-    loaded = {
-        name.split(".")[1]
-        for name in python("-c", code).stdout.split()
-        if "mnist_pipeline." in name
-    }
-    assert loaded == {"__main__", "files", "leash"}
-
-
-def test_bad_input_is_one_line_and_status_2(tmp_path, capsys):
-    """The operating system's refusals name the file; line ends in a message become blanks."""
-    path = tmp_path / "missing"
-    assert refusal(path.read_bytes, capsys) == f"{path}: No such file or directory"
-    assert refusal(lambda: parse_json("[\n", "a\n  b"), capsys).startswith("a b: expected JSON")
 
 
 def test_interrupt_is_one_word(capsys):

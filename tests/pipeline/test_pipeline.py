@@ -5,7 +5,6 @@ import json
 import shutil
 
 import numpy as np
-import pytest
 import torch
 from benchmarks.classic import Net
 from conftest import copy_of_project, dvc, fresh_copy, git, make_run, set_params
@@ -16,17 +15,6 @@ from mnist_pipeline.dataset import read_pairs
 from mnist_pipeline.files import NEW_TEST, NEW_TRAIN, write_atomically
 from mnist_pipeline.mnist import TEST_IMAGES, TEST_LABELS
 from mnist_pipeline.new_images import encode, place, read_new
-
-
-@pytest.mark.parametrize(("folder", "stale"), [(NEW_TRAIN, {"train"}), (NEW_TEST, {"evaluate"})])
-def test_a_new_picture_reruns(undisturbed, tmp_path, folder, stale):
-    """A picture to train with makes train stale first, one to test with evaluate."""
-    images = (np.full((28, 28), grey, np.uint8) for grey in range(256))
-    image = next(each for each in images if place(each, 1).parent == folder)
-    repo = shutil.copytree(undisturbed, tmp_path / "repo")
-    (repo / place(image, 1)).write_bytes(encode(image))
-    found = json.loads(dvc(repo, "status", "--json").stdout)
-    assert found.keys() == stale
 
 
 def test_pictures_of_two_branches_merge(tmp_path):
