@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import psutil
 from conftest import dvc, fresh_copy, git
-from flows import schedule
+from flows import schedule, versions
 from flows.clones import override_params, temporary_clone
 from flows.retrain import publish_result
 
@@ -112,6 +112,12 @@ def retrained(origin: Path) -> str:
         state = publish_result.fn(folder, "main", "main", 0.05)
     reason = state.message if state.is_failed() else state.message.partition(":")[0]
     return str(reason)
+
+
+def roll_back(origin: Path, name: str = "") -> str:
+    """What `make rollback` does."""
+    with temporary_clone(str(origin), "main") as folder:
+        return versions.rollback(folder, name)
 
 
 def digits_repository(folder: Path, epochs: int = 1) -> Path:

@@ -6,7 +6,7 @@ import pytest
 from conftest import git
 from flows import clones, versions
 from flows.publish import push
-from service import change, retrained
+from service import change, retrained, roll_back
 
 from mnist_pipeline.files import InputError
 from mnist_pipeline.use.versions import read_tags
@@ -15,12 +15,6 @@ from mnist_pipeline.use.versions import read_tags
 def prod(origin) -> str:
     """The name of the version in production."""
     return read_tags(str(origin)).in_stage("prod").name
-
-
-def roll_back(origin, name: str = "") -> str:
-    """What `make rollback` does."""
-    with clones.temporary_clone(str(origin), "main") as folder:
-        return versions.rollback(folder, name)
 
 
 def table(origin) -> str:

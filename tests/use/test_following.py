@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import dvc, git
 from flows import clones, versions
-from service import change, retrained, small_registry, wait_until
+from service import change, retrained, roll_back, small_registry, wait_until
 
 from mnist_pipeline.export import onnx_bytes
 from mnist_pipeline.files import InputError
@@ -75,11 +75,6 @@ def problem(url: str) -> dict[str, str] | None:
     """What /version says, if it names a problem."""
     said = httpx.get(f"{url}/version").json()
     return said if said["problem"] else None
-
-
-def roll_back(origin) -> None:
-    with clones.temporary_clone(str(origin), "main") as folder:
-        versions.rollback(folder, "")
 
 
 def test_app_follows_production(origin):
