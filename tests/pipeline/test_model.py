@@ -5,10 +5,21 @@ import safetensors.torch
 import torch
 
 from mnist_pipeline.files import InputError
-from mnist_pipeline.model import Net, Provenance, read_weights, write_weights
+from mnist_pipeline.model import Net, Provenance, predict, read_weights, write_weights
+from mnist_pipeline.parallel import Workers
 
 ORIGIN = Provenance(dry_run=False, parameters={"seed": 1, "lr": 1.0}, data={"a.gz": "00"})
 METADATA = {"provenance": ORIGIN.model_dump_json()}
+
+
+def test_processes_share_the_answers(monkeypatch):
+    """Each answers some batches and leaves zeros elsewhere: the sum is what one alone answers."""
+    net, images = Net(), torch.randint(256, (50, 28, 28), dtype=torch.uint8)
+    alone = predict(net, images, 8, Workers(1))
+    monkeypatch.setattr(Workers, "add", lambda _, parts: parts[0])
+    shares = [predict(net, images, 8, Workers(1, rank, 2)) for rank in (0, 1)]
+    assert torch.equal(shares[0] + shares[1], alone)
+    assert [int((share != 0).any(1).sum()) for share in shares] == [26, 24]
 
 
 def test_dropout_zeroes_its_share_and_scales_the_rest():
