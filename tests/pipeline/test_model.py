@@ -13,7 +13,7 @@ METADATA = {"provenance": ORIGIN.model_dump_json()}
 
 
 def test_processes_share_the_answers(monkeypatch):
-    """Each answers some batches and leaves zeros elsewhere: the sum is what one alone answers."""
+    """Each process answers some batches, zeros elsewhere: the sum is what one alone answers."""
     net, images = Net(), torch.randint(256, (50, 28, 28), dtype=torch.uint8)
     alone = predict(net, images, 8, Workers(1))
     monkeypatch.setattr(Workers, "add", lambda _, parts: parts[0])
