@@ -165,7 +165,7 @@ def test_refused_before_a_server_starts(tmp_path, monkeypatch, capsys):
 
 
 def test_what_is_refused_is_the_commits(tmp_path, monkeypatch, capsys):
-    """A clone of it is searched: neither an edit nor a remote that are only here count."""
+    """A clone is searched: edits and remotes that only the checkout has do not count."""
     checkout = copy_of_project(tmp_path / "checkout")
     set_params(checkout, train={"validation_fraction": 0.0})
     (checkout / ".dvc/config.local").write_text("[core]\n    remote = mine\n")
@@ -178,7 +178,7 @@ def test_what_is_refused_is_the_commits(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("branch", ["main", ""])
 def test_the_committed_result_is_nothing_new(tmp_path, monkeypatch, branch):
-    """Where it is the best, there is no branch to propose, whatever the search was told."""
+    """If it is the best point, no branch is proposed, whichever branch the search was given."""
     monkeypatch.setattr(clones, "HOME", tmp_path / "home")
     registry = small_registry(tmp_path)
     change(registry, repro=True, source="2")

@@ -78,7 +78,7 @@ def test_interrupt_during_an_import_ends_it(workspace, under_way):
     ("trap", "ends"), [("", (130, "interrupted\n")), ("trap '' INT; ", (2, "error: fifo: "))]
 )
 def test_interrupt_after_the_imports(tmp_path, trap, ends):
-    """One word, as above; where SIGINT was ignored, as after a shell's &, it still is."""
+    """One word says so; if SIGINT was ignored, as after a shell's &, it stays ignored."""
     os.mkfifo(fifo := tmp_path / "fifo")
     words = ["sh", "-c", f'{trap}exec "$@"', "sh", sys.executable, "-m", "mnist_pipeline"]
     words += ["markdown", "fifo", "--head", "x"]

@@ -140,7 +140,7 @@ def test_metrics_edited_by_hand_are_not_judged(repo, run):
 
 @pytest.mark.parametrize("side", ["base", "head"])
 def test_dry_run_is_not_comparable(repo, side):
-    """On either side; nor are its answers to new images, not even as a regression."""
+    """On either side; its answers to new images are not judged either."""
     plant_new(repo, dict.fromkeys(NEW, "7"))
     plant(repo, dry_run=side == "base")
     commit(repo)
@@ -259,7 +259,7 @@ def test_input_in_a_folder_that_a_stage_writes_is_not_stale(repo):
 
 
 def test_input_that_is_a_folder_of_outputs_is_not_stale(repo):
-    """Of the folder no stage says a hash, and the data is not here."""
+    """No stage records a hash of the folder, and the data is not here."""
     stages = YAML(typ="safe").load(repo / "dvc.yaml")
     stages["stages"]["evaluate"]["deps"].append("data")
     write(repo, "dvc.yaml", stages)
@@ -268,7 +268,7 @@ def test_input_that_is_a_folder_of_outputs_is_not_stale(repo):
 
 
 def test_half_a_run_is_stale_by_a_folder_in_git(repo):
-    """Its files are here to compare."""
+    """The folder's files are here to compare."""
     stages = {
         "one": {
             "cmd": "mkdir -p copy; cp src/model.py copy",
@@ -295,7 +295,7 @@ def test_link_to_a_folder_is_copied(repo):
 
 
 def test_data_on_another_disk(repo, tmp_path):
-    """Links where git has had a folder, and to a file that git ignores."""
+    """One link replaces a folder, another one leads to a file that git ignores."""
     plant_new(repo, {NEW[0]: "7"})
     commit(repo)
     shutil.move(repo / "data", tmp_path / "disk")

@@ -139,7 +139,7 @@ def test_a_second_finger_draws_nothing(open_page: Open) -> None:
 
 
 def test_the_pen_draws_beside_a_palm(open_page: Open, server: Server) -> None:
-    """Also where the palm was there first."""
+    """Even if the palm was there first."""
     page = open_page(viewport={"width": 800, "height": 1000}, has_touch=True)
     devices = page.context.new_cdp_session(page)
     ((x, y),) = on_screen(page, [(0.9, 0.9)])

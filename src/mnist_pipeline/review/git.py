@@ -69,7 +69,7 @@ def clone(repository: str, folder: Path, cache: Path | None = None, branch: str 
 
 
 def resolve(top: Path, name: str) -> str:
-    """The commit that git or DVC knows by a name; InputError where neither does."""
+    """The commit that git or DVC knows by a name; InputError if neither does."""
     from dvc.scm import SCM, resolve_rev  # noqa: PLC0415 (only the report needs it)
 
     with suppress(InputError):  # after a killed experiment, DVC's HEAD is where that began
@@ -78,7 +78,7 @@ def resolve(top: Path, name: str) -> str:
         with SCM(str(top)) as scm:
             found = resolve_rev(scm, name) if name else name  # DVC takes an empty one for HEAD
         return git(top, "rev-parse", "--verify", f"{found}^{{commit}}").strip()
-    except Exception as error:  # DVC's, or libgit2's, to which a repository with SHA-256 is none
+    except Exception as error:  # from DVC or from libgit2, which reads no SHA-256
         raise InputError(f"{name}: expected a commit or an experiment of DVC: {error}") from error
 
 
@@ -130,10 +130,10 @@ def copy_workspace(top: Path, folder: Path) -> None:
     names = git(top, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     for name in filter(None, set(names.split("\0"))):
         path, copy = top / name, folder / name
-        # Not: deleted, a submodule, or beyond a link, which to git is deleted, too.
+        # Not what is deleted, a submodule, or beyond a link, which git takes for deleted.
         if path.parent.resolve() == path.parent and (path.is_file() or path.is_symlink()):
             copy.parent.mkdir(parents=True, exist_ok=True)
             if path.is_symlink():
-                copy.symlink_to(path.parent / path.readlink())  # to where it leads from there
+                copy.symlink_to(path.parent / path.readlink())  # the same target
             else:
                 shutil.copy2(path, copy)

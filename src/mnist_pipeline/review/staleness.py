@@ -63,8 +63,8 @@ def _differing(stage: Any, known: dict[str, Any], outputs: bool) -> list[str]:
     """What of a stage differs from dvc.lock: its command, its inputs, its outputs in git.
 
     Data is not here, so an input that a stage or dvc add writes is compared by its MD5 in dvc.lock.
-    One inside a folder that they write, or that holds what they write, has none there: where it is
-    not here, it is left out, as with --allow-missing.
+    An input inside a folder that they write, or a folder that holds what they write, has no MD5
+    there. If it is not here either, it is left out, as with --allow-missing.
     """
     moved = [dep for dep in stage.deps if dep.hash_info != known.get(dep.fs_path, dep.hash_info)]
     others = [dep for dep in stage.deps if dep.fs_path not in known]
