@@ -128,6 +128,17 @@ def test_no_more_threads_than_cores_that_may_be_used(monkeypatch):
     assert workers.threads == 1
 
 
+def test_the_number_of_threads_shows_in_no_bit():
+    """One, two and five threads: the same weights, after steps with dropout."""
+    weights = []
+    for threads in (1, 2, 5):
+        run = training(threads=threads, batch_size=16, micro_batches=4)
+        run.train_epoch(1, noise(50), interval=1000)
+        weights.append(torch.cat([each.flatten() for each in run.net.parameters()]))
+    assert torch.equal(weights[0], weights[1])
+    assert torch.equal(weights[0], weights[2])
+
+
 def test_a_group_ends_with_its_training(monkeypatch):
     """Processes that have met leave no connection behind; without a group, nothing happens."""
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")
