@@ -48,10 +48,10 @@ def online() -> int:
 
 def name_of(commit: str, overrides: Overrides) -> str:
     """The experiment's name: for the same commit and parameters it is the same everywhere."""
-    return f"trial-{digest([commit, overrides])[:12]}"
+    return f"trial-{hash_of([commit, overrides])[:12]}"
 
 
-def digest(values: list[Any]) -> str:
+def hash_of(values: list[Any]) -> str:
     """SHA-256 of plain values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
@@ -130,7 +130,7 @@ class Trials:
             parameters=identity | {"overrides": overrides},
             state=Scheduled(scheduled_time=datetime.now(UTC) + timedelta(seconds=delay)),
             # While a run is under way, the same key finds it. Once it has ended, the key changes.
-            idempotency_key=digest([name, *sorted(str(run.id) for run in before)]),
+            idempotency_key=hash_of([name, *sorted(str(run.id) for run in before)]),
         ).id
 
     def advance(self, number: int) -> None:

@@ -185,10 +185,8 @@ def test_the_committed_result_is_nothing_new(tmp_path, monkeypatch, branch):
     with temporary_clone(str(registry), branch) as folder:
         tip = git(folder, "rev-parse", "HEAD").strip()
         git(folder, "update-ref", ref_of(tip, "trial-x"), tip)
-        found, ranking = (
-            SimpleNamespace(folder=folder, commit=tip),
-            pd.DataFrame({NAME: ["trial-x"]}),
-        )
+        found = SimpleNamespace(folder=folder, commit=tip)
+        ranking = pd.DataFrame({NAME: ["trial-x"]})
         assert search.propose(found, ranking, branch).startswith("nothing new: not significantly")
 
 
