@@ -62,6 +62,8 @@ def call(name: str, known: dict[str, tuple[str, str]]) -> None:
         from mnist_pipeline import arithmetic  # noqa: PLC0415 (other commands do not need it)
 
         arithmetic.choose()  # before torch and numpy load
+        # What ranks.py says in a line, torch would say in thirty.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     module = importlib.import_module(known[name][0])
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # not ignored, as after a shell's &
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -71,8 +73,9 @@ def call(name: str, known: dict[str, tuple[str, str]]) -> None:
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Turn bad input inside the block into one line on stderr and exit status 2."""
-    # Not every file's name is UTF-8.
-    sys.stdout.reconfigure(line_buffering=True, errors="surrogateescape")  # type: ignore[union-attr]
+    # UTF-8 whatever the locale; but not every file's name is UTF-8.
+    how = {"encoding": "utf-8", "errors": "surrogateescape", "line_buffering": True}
+    sys.stdout.reconfigure(**how)  # type: ignore[union-attr]
     try:
         yield
     except InputError as error:

@@ -16,6 +16,7 @@ from torch import Tensor, distributed
 
 from mnist_pipeline.files import InputError, Record
 
+GONE = "another process of this training is gone or does not answer"
 PowerOfTwo = Literal[1, 2, 4, 8, 16, 32, 64, 128, 256]
 Item = TypeVar("Item")
 Done = TypeVar("Done")
@@ -89,7 +90,7 @@ def reach(exchange: Callable[..., Any], *arguments: Any) -> None:
         exchange(*arguments)
     except RuntimeError as error:
         time.sleep(2)
-        what = "another process of this training is gone or does not answer"
+        what = GONE
         if "EADDRINUSE" in str(error):
             what = "another program has taken MASTER_PORT"
         raise InputError(f"train: {what}; dvc repro goes on after the last epoch") from error

@@ -24,7 +24,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from mnist_pipeline.files import InputError, explain_end
 from mnist_pipeline.leash import leashed
-from mnist_pipeline.parallel import MachineParams, Workers, reach
+from mnist_pipeline.parallel import GONE, MachineParams, Workers, reach
 
 PATIENCE = 20  # seconds that a process waits for another one
 GRACE = 5  # seconds that a process has to end when another one has failed
@@ -38,16 +38,24 @@ def started_by_torchrun() -> bool:
 def count(params: MachineParams) -> int:
     """How many processes there are, or are to be.
 
-    Raises InputError if torchrun's variables are incomplete.
+    Raises InputError if torchrun's variables are incomplete, or name no place among the processes.
     """
     if not started_by_torchrun():
         return params.processes
-    for name in ("WORLD_SIZE", "RANK", "MASTER_PORT"):
-        if not (found := os.environ.get(name, "none")).isdecimal():
-            raise InputError(f"{name}: expected a number, as torchrun sets it, found {found}")
     if not os.environ.get("MASTER_ADDR"):
         raise InputError("MASTER_ADDR: expected torchrun's, as WORLD_SIZE is set, found none")
-    return int(os.environ["WORLD_SIZE"])
+    read_number("MASTER_PORT", 1, 65535)
+    processes = read_number("WORLD_SIZE", 1, 256)
+    read_number("RANK", 0, processes - 1)
+    return processes
+
+
+def read_number(name: str, least: int, most: int) -> int:
+    """One of torchrun's variables; InputError if it is no number from `least` to `most`."""
+    found = os.environ.get(name, "none")
+    if not found.isdecimal() or not least <= int(found) <= most:
+        raise InputError(f"{name}: expected {least} to {most}, as torchrun sets it, found {found}")
+    return int(found)
 
 
 def launch(stage: str, processes: int) -> None:
@@ -147,5 +155,5 @@ def own_address() -> str:
 
 def give_up() -> None:
     """End this process, whatever it waits for."""
-    explain_end("train: the other processes of this training do not answer")
+    explain_end(f"train: {GONE}; dvc repro goes on after the last epoch")
     os._exit(2)

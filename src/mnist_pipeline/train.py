@@ -86,8 +86,8 @@ def check_combination(params: TrainParams, platform: RuntimeParams, processes: i
         most = f"expected at most train.batch_size = {params.batch_size}"
         raise InputError(f"params.yaml: train.micro_batches: {most}, found {parts}")
     if parts % processes:
-        fits = f"expected a divisor of train.micro_batches = {parts}"
-        raise InputError(f"params.yaml: machine.processes: {fits}, found {processes}")
+        fits = f"expected a multiple of the number of processes, {processes}"
+        raise InputError(f"params.yaml: train.micro_batches: {fits}, found {parts}")
     if params.precision == "bfloat16" and platform.arithmetic == "portable":
         what = "bfloat16 needs runtime.arithmetic: native, found portable"
         raise InputError(f"params.yaml: train.precision: {what}")

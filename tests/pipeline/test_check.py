@@ -24,11 +24,15 @@ def test_values_are_refused_by_name(workspace, monkeypatch, capsys, values, mess
 
 
 @pytest.mark.parametrize(
-    ("section", "values"),
-    [("evaluate", {"batch_size": 0}), ("log", {"interval": 0}), ("machine", {"processes": 8})],
+    ("params", "key"),
+    [
+        ({"evaluate": {"batch_size": 0}}, "evaluate.batch_size"),
+        ({"log": {"interval": 0}}, "log.interval"),
+        ({"machine": {"processes": 8}}, "train.micro_batches"),
+    ],
 )
-def test_params_are_refused_by_name(workspace, monkeypatch, capsys, section, values):
+def test_params_are_refused_by_name(workspace, monkeypatch, capsys, params, key):
     """Values of params.yaml are refused as by their stage, also two that exclude each other."""
-    set_params(**{section: values})
+    set_params(**params)
     monkeypatch.setattr("sys.argv", ["check"])
-    assert f"params.yaml: {section}.{next(iter(values))}: expected" in refusal(check.main, capsys)
+    assert f"params.yaml: {key}: expected" in refusal(check.main, capsys)

@@ -71,9 +71,11 @@ PLACE = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_POR
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("RANK", None, "RANK: expected a number, as torchrun sets it, found none"),
-        ("WORLD_SIZE", "two", "WORLD_SIZE: expected a number, as torchrun sets it, found two"),
-        ("MASTER_PORT", None, "MASTER_PORT: expected a number, as torchrun sets it, found none"),
+        ("RANK", None, "RANK: expected 0 to 1, as torchrun sets it, found none"),
+        ("RANK", "2", "RANK: expected 0 to 1, as torchrun sets it, found 2"),
+        ("WORLD_SIZE", "two", "WORLD_SIZE: expected 1 to 256, as torchrun sets it, found two"),
+        ("WORLD_SIZE", "0", "WORLD_SIZE: expected 1 to 256, as torchrun sets it, found 0"),
+        ("MASTER_PORT", "9" * 5, "MASTER_PORT: expected 1 to 65535, .* found 99999"),
         ("MASTER_ADDR", None, "MASTER_ADDR: expected torchrun's, as WORLD_SIZE is set, found none"),
     ],
 )

@@ -151,16 +151,17 @@ def test_portable_overrides_the_callers_variables_and_native_leaves_them(
 def test_the_libraries_load_with_the_variables_set(workspace):
     """The command sets them before torch and numpy load, whatever its caller has set."""
     code = """
-import sys
-from mnist_pipeline import __main__, arithmetic
-choose = arithmetic.choose
-def checked():
-    assert not {"torch", "numpy"} & sys.modules.keys()
-    choose()
-arithmetic.choose = checked
+import importlib, os, sys
+from mnist_pipeline import __main__, files
+load = importlib.import_module
+def checked(name, package=None):
+    if name == "mnist_pipeline.train":
+        assert not {"torch", "numpy"} & sys.modules.keys()
+        assert os.environ["TORCH_CPP_LOG_LEVEL"] == "FATAL"
+    return load(name, package)
+importlib.import_module = checked
 sys.argv = ["", "train"]
-import mnist_pipeline.files
-mnist_pipeline.files.write_atomically = lambda *_: None
+files.write_atomically = lambda *_: None
 __main__.main()
 import torch
 assert torch.backends.cpu.get_cpu_capability() == "AVX2", torch.backends.cpu.get_cpu_capability()

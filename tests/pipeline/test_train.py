@@ -191,15 +191,20 @@ def test_refusals_leave_no_output(workspace, capsys, monkeypatch):
     before = (workspace / "params.yaml").read_text()
     for section, change, says in (
         ("train", {"micro_batches": 128}, "at most train.batch_size = 64, found 128"),
-        ("machine", {"processes": 8}, "a divisor of train.micro_batches = 4, found 8"),
+        ("machine", {"processes": 8}, "a multiple of the number of processes, 8, found 4"),
         ("train", {"precision": "bfloat16"}, "bfloat16 needs runtime.arithmetic: native"),
     ):
         set_params(**{section: change})
         assert says in refusal(train.main, capsys)
         (workspace / "params.yaml").write_text(before)
-    for name in ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.setenv(name, "3")  # by torchrun
-    assert "a divisor of train.micro_batches = 4, found 3" in refusal(train.main, capsys)
+    for name, value in (
+        ("WORLD_SIZE", "3"),
+        ("RANK", "2"),
+        ("MASTER_ADDR", "x"),
+        ("MASTER_PORT", "1"),
+    ):
+        monkeypatch.setenv(name, value)  # by torchrun
+    assert "a multiple of the number of processes, 3, found 4" in refusal(train.main, capsys)
     monkeypatch.delenv("WORLD_SIZE")
     TRAIN_LABELS.write_bytes(b"poison")
     assert str(TRAIN_LABELS) in refusal(train.main, capsys)
