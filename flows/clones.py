@@ -31,8 +31,9 @@ HOME = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "mnist_p
 def temporary_clone(repository: str, branch: str) -> Iterator[Path]:
     """A clone of a branch's tip, or of a commit, in a new folder that is removed afterwards.
 
-    If `repository` is empty, the origin of this checkout is cloned. All clones share one DVC cache,
-    but clones of a checkout on this machine share the cache of that checkout.
+    If `repository` is empty, the origin of this checkout is cloned; if `branch` is empty, the
+    repository's current branch. All clones share one DVC cache, but clones of a checkout on this
+    machine share the cache of that checkout. Raises InputError if git cannot clone it.
     """
     clones = HOME / "clones" / platform.node()  # one for each machine that shares HOME
     clones.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,9 @@ from mnist_pipeline.use.versions import PROD, read_tags
 def approve(folder: Path, publish: str, alpha: float) -> str:
     """Compare a clone's result with the one in production, or else its tip's; returns the verdict.
 
-    Raises InputError if the result is not sound, or significantly worse at the level `alpha`.
+    Raises InputError if either result is incomplete, if the new one is a dry run, below
+    save.min_accuracy or significantly worse at the level `alpha`, and, if `publish` is main, if
+    they were tested on other images.
     """
     new = sound_result(folder)
     prod = read_tags(str(folder)).in_stage(PROD)

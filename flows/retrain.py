@@ -36,10 +36,11 @@ def retrain(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
 
     Args:
         repository: what to clone; empty: where this project's checkout came from.
-        branch: whose tip to work on.
+        branch: whose tip to work on, or a commit; for publish=main, a branch.
         overrides: parameters to try, such as {"train.lr": 0.5}; never together with publish=main.
         force: run stages that did not change, too.
-        publish: push the result to a branch of its own, to the branch itself, or not at all.
+        publish: where to push the result: branch, to a branch of its own; main, to `branch` itself,
+            as the next version; none, nowhere.
         alpha: significance level of the test against the published model.
     """
     if overrides and publish == "main":

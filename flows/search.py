@@ -66,12 +66,12 @@ def search(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
             {"train.lr": {"low": 0.1, "high": 2, "log": true}}. With a list for train.seed, each
             point is trained with each seed, and counts with the mean.
         repository: what the workers clone; empty: where this project's checkout came from.
-        branch: whose tip to train; empty: the repository's current branch.
-        sampler: Optuna's; empty: grid if there are only lists, else tpe.
-        trials: how many points to try; empty: the whole grid.
-        parallel: how many trainings at once.
-        seed: of the sampler.
-        publish: propose the best point as a branch of its own, if it passes the gate.
+        branch: whose tip to train, or a commit; empty: the repository's current branch.
+        sampler: Optuna's: grid, random or tpe; empty: grid if there are only lists, else tpe.
+        trials: how many points to try; empty: the whole grid, which random and tpe do not have.
+        parallel: how many trainings at once; on a server of its own, also how many workers.
+        seed: of the sampler: the same seed tries the same points.
+        publish: branch: propose the best point as a branch, if it passes the gate; none: do not.
     """
     try:
         with temporary_clone(repository, branch) as folder:

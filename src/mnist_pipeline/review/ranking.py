@@ -26,7 +26,8 @@ def rank(trials: pd.DataFrame) -> pd.DataFrame:
     """One row for each point, the one with the best mean first.
 
     `trials` has a row for each trial. Its columns are the parameters, SCORE (0 to 1; NaN if it
-    failed), NAME and FAULT. The ranking names the experiment of the first seed, not the best one.
+    failed), NAME and FAULT. A mean leaves failed trials out. The experiment named is that of the
+    first seed that was trained, not of the best one.
     """
     keys = searched(trials)
     points = trials.groupby(keys or (lambda _: 0), sort=False)
