@@ -63,7 +63,7 @@ matrix: setup  ## fill the table of docs/reproducibility.md (35 minutes)
 bench: setup  ## measure speed and memory against the classic program (an hour)
 	@dvc repro --quiet download && python benchmarks/bench.py
 
-bench-retraining: setup  ## measure what the schedule costs, and how soon a killed run is over
+bench-retraining: setup  ## measure what the schedule costs, and how soon a killed run is over (30 minutes)
 	@OMP_WAIT_POLICY=passive python benchmarks/retraining.py
 
 bench-pictures: setup  ## measure what a digit loses in a picture, and how long predict takes
