@@ -31,6 +31,12 @@ def test_best_mean_is_first():
     assert table.loc[2, "count"] == 0
 
 
+def test_a_point_with_a_failed_seed_comes_later():
+    """However good its other seeds are."""
+    rows = (9.0, 1, None), (9.0, 2, 0.99), (1.0, 1, 0.95), (1.0, 2, 0.93)
+    assert rank(trials(*rows))["train.lr"].tolist() == [1.0, 9.0]
+
+
 def test_ranking_as_markdown():
     """Accuracies in per cent; a point whose trials all failed has none."""
     rows = [line.strip("| ").split("|") for line in to_markdown(rank(FOUND)).splitlines()]

@@ -23,7 +23,7 @@ def searched(trials: pd.DataFrame) -> list[str]:
 
 
 def rank(trials: pd.DataFrame) -> pd.DataFrame:
-    """One row for each point, the one with the best mean first.
+    """One row for each point, the one with the best mean first, those with a failed trial last.
 
     `trials` has a row for each trial. Its columns are the parameters, SCORE (0 to 1; NaN if it
     failed), NAME and FAULT. A mean leaves failed trials out. The experiment named is that of the
@@ -34,7 +34,7 @@ def rank(trials: pd.DataFrame) -> pd.DataFrame:
     accuracies = points[SCORE].agg(["mean", "min", "max", "count"])
     names = trials[trials[FAULT] == ""].groupby(keys or (lambda _: 0))[NAME].first()
     table = accuracies.join(names).reset_index(drop=not keys)
-    return table.sort_values("mean", ascending=False, kind="stable", ignore_index=True)
+    return table.sort_values(["count", "mean"], ascending=False, ignore_index=True)
 
 
 def winner(ranking: pd.DataFrame) -> str:
