@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
@@ -19,6 +18,7 @@ from mnist_pipeline.files import InputError
 from mnist_pipeline.new_images import NAME
 from mnist_pipeline.review.git import git
 from mnist_pipeline.use.add_images import Known, add, by_digest, find_mnist
+from mnist_pipeline.use.digit import read_picture
 from mnist_pipeline.use.spool import SPOOL
 
 ATTEMPTS = 3  # somebody else may push to the branch meanwhile
@@ -66,9 +66,13 @@ def push(folder: Path, waiting: list[Path]) -> str:
     known = find_mnist(ROOT) | find_pushed(folder)
     if git(folder, "for-each-ref", f"refs/remotes/origin/{branch}"):
         git(folder, "checkout", "--quiet", branch)
-    for path in waiting:
-        with Image.open(path) as picture:
-            image = np.asarray(picture)
+    for path in waiting.copy():
+        try:
+            image = np.asarray(read_picture(path))
+        except InputError as error:
+            print(f"{path.name}: {error}")
+            waiting.remove(path)  # it stays in the spool
+            continue
         try:
             add(folder, image, int(path.name[0]), known)
         except InputError as error:

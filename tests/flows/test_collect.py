@@ -95,6 +95,16 @@ def test_failed_push_loses_nothing(origin):
     assert waiting() == 0
 
 
+def test_a_damaged_file_stays(origin, capsys):
+    """It is named, and the others go."""
+    correct(1, 2, 3)
+    damaged = sorted(spool.SPOOL.iterdir())[1]
+    damaged.write_bytes(damaged.read_bytes()[:99])
+    assert empty(origin).endswith(": images added: 2")
+    assert capsys.readouterr().out.startswith(f"{damaged.name}: expected a picture")
+    assert list(spool.SPOOL.iterdir()) == [damaged]
+
+
 def test_others_always_push_first(origin, monkeypatch):
     """After three attempts it ends as Refused, and the spool stays."""
 
