@@ -84,11 +84,15 @@ def table(folder: Path) -> str:
     tags = read_tags(str(folder))
     lines = []
     for version in reversed(tags.versions):
-        accuracy = parse_metrics(git(folder, "show", f"{version.commit}:{METRICS}")).accuracy
+        try:
+            metrics = parse_metrics(git(folder, "show", f"{version.commit}:{METRICS}"))
+            accuracy = f"{metrics.accuracy:.2%}"
+        except InputError:  # somebody's tag on a commit without metrics, or with others
+            accuracy = "?"
         tag = f"refs/tags/{ARTIFACT}@{version.name}"  # not git show, which may show signatures
         date = git(folder, "for-each-ref", "--format=%(*committerdate:short)", tag).strip()
         mark = PROD if version == tags.in_stage(PROD) else ""
-        lines.append(f"{version.name:10}{accuracy:8.2%}  {date}  {version.commit[:7]}  {mark}")
+        lines.append(f"{version.name:10}{accuracy:>8}  {date}  {version.commit[:7]}  {mark}")
     return "\n".join(lines) or f"no version of {ARTIFACT} yet"
 
 

@@ -95,7 +95,10 @@ def test_the_gate_compares_with_production(origin):
 
 
 def test_ten_comes_after_nine(origin):
-    """Versions are sorted by number, and the assignment with the highest number counts."""
+    """Versions are sorted by number, and the assignment with the highest number counts.
+
+    A commit without metrics, which only people tag, has no accuracy in the table.
+    """
     for number in (10, 9):
         tree = git(origin, "commit-tree", "-m", f"{number}", "main^{tree}").strip()
         for tag in (f"mnist-cnn@v1.0.{number}", f"mnist-cnn#prod#{number}"):
@@ -103,6 +106,8 @@ def test_ten_comes_after_nine(origin):
     tags = read_tags(str(origin))
     assert [version.name for version in tags.versions] == ["v1.0.9", "v1.0.10"]
     assert tags.in_stage("prod").name == "v1.0.10"
+    rows = [line.split()[:2] for line in table(origin).splitlines()]
+    assert rows == [["v1.0.10", "?"], ["v1.0.9", "?"]]
 
 
 def test_refused_rollbacks(origin):
