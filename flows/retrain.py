@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
+from gto.exceptions import GTOException
 from prefect import artifacts, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
@@ -81,7 +82,7 @@ def publish_result(folder: Path, branch: str, publish: Where, alpha: float) -> S
             return Completed(message=message)
         verdict = approve(folder, publish, alpha)
         target = push(folder, branch, publish, verdict)
-    except InputError as error:
+    except (InputError, GTOException) as error:
         return refused(str(error))
     if target is None:
         return Failed(name="Moved", message=f"{branch} has new commits")

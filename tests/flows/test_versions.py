@@ -130,3 +130,12 @@ def test_refused_rollbacks(origin):
         with pytest.raises(InputError, match=reason):
             roll_back(origin, name)
     assert git(origin, "for-each-ref") == before
+
+
+def test_a_tag_without_annotation(origin):
+    """It is no version, to GTO neither; if the next version needs its name, a line says so."""
+    retrained(origin)
+    git(origin, "tag", "mnist-cnn@v1.0.1", "main")
+    assert table(origin).split()[0] == "v1.0.0"
+    change(origin, source=b"better")
+    assert retrained(origin) == "tag 'mnist-cnn@v1.0.1' already exists"
