@@ -3,6 +3,7 @@
 python -m flows.collect    # from this checkout's data/spool to its origin
 """
 
+import argparse
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -99,4 +100,5 @@ def find_pushed(folder: Path) -> Known:
 
 if __name__ == "__main__":
     with one_line_errors():
+        argparse.ArgumentParser("python -m flows.collect", description=__doc__).parse_args()
         print(empty(SPOOL, ""))
