@@ -25,6 +25,7 @@ Image.init()
 Image.ID.remove("EPS")  # a program, which Pillow would let Ghostscript run; IPTC may hold one, too
 WORKING = 400  # pixels of the longer side, to which every picture is scaled
 NARROW, WIDE = (21, 41, 81), 101  # of these pixels: widths of strokes, and more than any has
+THIN = 7  # of these pixels: the width of a thin stroke
 BLUR = 1.6  # of these pixels: a standard deviation
 DARK = 32  # of 255, added everywhere: in the dark, differences mean little
 FAINT = 0.06  # of the paper's light: less contrast is no digit
@@ -113,9 +114,11 @@ def find_ink(grey: Grey) -> Grey:
 def is_ink_light(grey: Grey) -> bool:
     """Whether narrow parts are light rather than dark; the narrower ones count more."""
     tone = np.log(grey)  # a shadow takes the same share of ink and of paper
+    # Narrow gaps between thin dark strokes are light: without the strokes there are none.
+    closed, opened = ndimage.grey_closing(tone, THIN), ndimage.grey_opening(tone, THIN)
 
     def weigh(width: int) -> float:
-        hats = ndimage.white_tophat(tone, width), ndimage.black_tophat(tone, width)
+        hats = ndimage.white_tophat(closed, width), ndimage.black_tophat(opened, width)
         # What covers most of the picture is paper, such as the gaps between close lines.
         light, dark = ((hat - np.median(hat)).clip(0) for hat in hats)
         return float((light**2 - dark**2).sum() / width**3)
