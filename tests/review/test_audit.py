@@ -59,13 +59,19 @@ def test_other_bytes_are_told(repo, tmp_path, monkeypatch):
 def test_equal_bytes_are_told(repo, tmp_path, monkeypatch):
     """A commit of what its stages write, reproduced in a clone: exit status 0.
 
-    MNIST_MIRROR may be a relative path. A result from the CPU is reproduced on the CPU, also on a
-    machine with a GPU, which `runtime.device: auto` would take.
+    Data that dvc add tracks come from the remote. MNIST_MIRROR may be a relative path. A result
+    from the CPU is reproduced on the CPU, also on a machine with a GPU, which
+    `runtime.device: auto` would take.
     """
     edit(repo, "src/train.py", 'Path("metrics/environment.json").write_text("{}")', DEVICE)
+    write(repo, "raw/all", "pictures")
+    dvc(repo, "add", "raw/all")
+    edit(repo, "dvc.yaml", "- src/prepare.py\n", "- src/prepare.py\n    - raw/all\n")
+    dvc(repo, "remote", "add", "--default", "own", str(tmp_path / "remote"))
     (tmp_path / "mirror").mkdir()
     monkeypatch.setenv("MNIST_MIRROR", "../mirror")
     assert dvc(repo, "repro", CUDA_VISIBLE_DEVICES="").returncode == 0
+    assert dvc(repo, "push").returncode == 0
     commit(repo)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     done = audit(repo)

@@ -101,11 +101,20 @@ def test_configuration_is_all_but_the_seed(tmp_path, name, old, new, same):
     assert (spread and spread.runs) == (2 if same else None)
 
 
+def test_weights_in_a_folder_are_no_configuration(tmp_path):
+    """They follow from the seed, also where evaluate reads a file of what train writes."""
+    before = configuration(make_project(tmp_path))
+    edit(tmp_path, "dvc.lock", "path: models/weights\n", "path: models\n")
+    assert configuration(tmp_path) == before
+
+
 def test_dry_runs_are_refused(tmp_path):
-    """Their results say nothing of a seed."""
+    """Their results say nothing of a seed. Not every project has the parameter."""
     write(tmp_path, "params.yaml", {"train": {"seed": 1, "dry_run": True}})
     with pytest.raises(InputError, match=r"^params.yaml: train.dry_run: expected false"):
         noise._seeds(tmp_path, 2)
+    write(tmp_path, "params.yaml", {"train": {"seed": 1}})
+    assert noise._seeds(tmp_path, 2) == [1, 2]
 
 
 def test_trainings_share_the_checkouts_cache(repo, monkeypatch):

@@ -16,13 +16,16 @@ def folder(tmp_path):
     return make_project(tmp_path)
 
 
-def test_new_test_images_leave_the_test_set_as_it_is(folder):
-    """One more changes what evaluate reads, and results stay comparable on the others."""
+@pytest.mark.parametrize("path", ["data/new/test", "src", "models/weights/best"])
+def test_new_images_code_and_weights_are_no_test_set(folder, path):
+    """They change what evaluate reads, and results stay comparable; folders or files in them."""
     before = read_result(folder).test_set
     tree = YAML(typ="safe").load(folder / "dvc.lock")
-    tree["stages"]["evaluate"]["deps"].append({"path": "data/new/test", "md5": "a.dir"})
+    tree["stages"]["evaluate"]["deps"].append({"path": path, "md5": "a.dir"})
     write(folder, "dvc.lock", tree)
     assert read_result(folder).test_set == before
+    edit(folder, "dvc.lock", f"path: {path}\n", "path: data/new/test.csv\n")
+    assert read_result(folder).test_set != before
 
 
 def test_renamed_test_data_is_the_same_test_set(folder):

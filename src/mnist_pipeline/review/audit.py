@@ -35,7 +35,8 @@ def warn_of_changes(work: str) -> None:
 def reproduce(folder: Path, *words: str) -> None:
     """Run a clone's stages with `dvc repro` or `dvc exp run`; InputError where one fails.
 
-    A result is computed on the CPU if its environment.json says that it was before.
+    First it fetches data that dvc add or dvc import tracks. A result
+    is computed on the CPU if its environment.json says that it was before.
     """
     environment = os.environ | {"DVC_EXP_AUTO_PUSH": "false"}  # not to the checkout
     if Path(mirror := environment.get("MNIST_MIRROR", "missing")).is_dir():
@@ -43,10 +44,17 @@ def reproduce(folder: Path, *words: str) -> None:
     record = folder / ENVIRONMENT
     if record.exists() and parse_json(read_text(record), str(ENVIRONMENT)).get("device") == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""  # runtime.device: auto would take a GPU
+    if data := git(folder, "ls-files", "-z", "*.dvc").split("\0")[:-1]:
+        call_dvc(folder, environment, "pull", *data)
+    call_dvc(folder, environment, *words)
+
+
+def call_dvc(folder: Path, environment: dict[str, str], *words: str) -> None:
+    """Run dvc in a folder; InputError if it fails, after dvc has said why."""
     command = leashed("dvc", *words)
     status = subprocess.run(command, cwd=folder, env=environment, check=False).returncode
     if status != 0:
-        raise InputError(f"dvc.yaml: expected all stages to succeed, found exit status {status}")
+        raise InputError(f"dvc {words[0]}: expected success, found exit status {status}")
 
 
 def differences(folder: Path) -> tuple[bool, str]:

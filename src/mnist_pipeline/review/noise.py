@@ -18,10 +18,10 @@ from dvc.utils.flatten import flatten
 from pydantic import Field
 
 from mnist_pipeline import files
-from mnist_pipeline.files import NEW_TEST, NEW_TRAIN, InputError, parse_yaml, read_text
+from mnist_pipeline.files import InputError, parse_yaml, read_text
 from mnist_pipeline.review.audit import reproduce, warn_of_changes
 from mnist_pipeline.review.git import clone
-from mnist_pipeline.review.result import LOCK, Result, hashes, read_result
+from mnist_pipeline.review.result import LOCK, Result, inputs, read_result
 from mnist_pipeline.review.schema import Spread
 from mnist_pipeline.review.statistics import ALPHA, compare, reach
 
@@ -64,7 +64,7 @@ def main(train: Callable[[Path, list[int]], dict[int, Result]] | None = None) ->
 def _seeds(folder: Path, number: int) -> list[int]:
     """The committed seed, then the smallest others from 1; InputError for a dry run."""
     train = files.read_params(folder)["train"]
-    if train["dry_run"]:
+    if train.get("dry_run"):
         raise InputError(f"{files.PARAMS}: train.dry_run: expected false, as dry runs say nothing")
     others = (seed for seed in count(1) if seed != train["seed"])
     return [train["seed"], *islice(others, number - 1)]
@@ -110,14 +110,12 @@ def configuration(folder: Path) -> str:
     That is what dvc.lock says of the stages train and evaluate: command, parameters, inputs.
     """
     lock = parse_yaml(read_text(folder / LOCK), LOCK)
-    others = (str(NEW_TRAIN), str(NEW_TEST), *hashes(lock, "train", "outs"))
     parts = []
     for stage in ("train", "evaluate"):
-        read = hashes(lock, stage, "deps").items()
-        ran = lock["stages"][stage]
+        read, ran = inputs(lock, stage), lock["stages"][stage]
         params = flatten(ran.get("params", {}))
         params.pop(f"{files.PARAMS}.train.seed", None)
-        parts += [ran["cmd"], params, {path: md5 for path, md5 in read if path not in others}]
+        parts += [ran["cmd"], params, read]
     content = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(content.encode()).hexdigest()
 

@@ -101,12 +101,22 @@ def hashes(lock: dict[str, Any], stage: str, part: str) -> dict[str, str]:
         raise InputError(f"{LOCK}: {stage}: expected {part}, each with path and md5") from error
 
 
+def inputs(lock: dict[str, Any], stage: str, *others: str) -> dict[str, str]:
+    """Path → MD5 of a stage's deps in dvc.lock.
+
+    New images, what train writes, and what lies at or below the other paths are left out.
+    """
+    out = (str(NEW_TRAIN), str(NEW_TEST), *hashes(lock, "train", "outs"), *others)
+    return {
+        path: md5
+        for path, md5 in hashes(lock, stage, "deps").items()
+        if not any(Path(path).is_relative_to(each) for each in out)
+    }
+
+
 def _test_set(lock: dict[str, Any]) -> tuple[str, ...]:
-    """MD5s of evaluate's inputs that are neither code nor new images nor written by train."""
-    weights = hashes(lock, "train", "outs")
-    read = hashes(lock, "evaluate", "deps").items()
-    others = ("src/", str(NEW_TEST))
-    found = [md5 for path, md5 in read if not path.startswith(others) and path not in weights]
+    """MD5s of what evaluate reads besides code, new images and what train writes."""
+    found = inputs(lock, "evaluate", "src").values()
     if not found:
         raise InputError(f"{LOCK}: evaluate: expected test data among its deps, found none")
     return tuple(sorted(found))  # dvc.lock has them in the order of their names
