@@ -57,7 +57,7 @@ def outputs(folder: Path, commit: str = "") -> dict[str, Any]:
     """Path → MD5 of all that the stages wrote, from the dvc.lock of a commit or of the folder."""
     text = git(folder, "show", f"{commit}:{LOCK}") if commit else (folder / LOCK).read_text()
     stages = parse_yaml(text, LOCK)["stages"].values()
-    return {out["path"]: out["md5"] for stage in stages for out in stage["outs"]}
+    return {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", ())}
 
 
 def rollback(folder: Path, name: str) -> str:
