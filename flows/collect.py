@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
+from prefect.states import Completed
 
 from flows.clones import ROOT, temporary_clone
 from flows.publish import MOVED
+from flows.stages import refused
 from mnist_pipeline.__main__ import one_line_errors
 from mnist_pipeline.files import InputError
 from mnist_pipeline.new_images import NAME
@@ -25,7 +26,7 @@ from mnist_pipeline.use.spool import SPOOL
 ATTEMPTS = 3  # somebody else may push to the branch meanwhile
 
 
-@flow(name="collect")
+@flow(name="collect", log_prints=True)
 def collect(repository: str = "", spool: str = "") -> State[None]:
     """Push what waits in the spool, for a pull request.
 
@@ -36,7 +37,7 @@ def collect(repository: str = "", spool: str = "") -> State[None]:
     try:
         return Completed(message=empty(Path(spool or ROOT / SPOOL), repository))
     except InputError as error:
-        return Failed(name="Refused", message=str(error))
+        return refused(str(error))
 
 
 def empty(spool: Path, repository: str) -> str:

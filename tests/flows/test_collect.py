@@ -62,7 +62,10 @@ def test_one_commit_a_day(origin):
 
 
 def test_nothing_twice(origin, capsys):
-    """An image on another day's branch or on main is not pushed again, whatever its label."""
+    """An image on another day's branch or on main is not pushed again, whatever its label.
+
+    The reason is printed, which a deployed run has nowhere else than in its log.
+    """
     correct(1, 2)
     branch = empty(origin).partition(":")[0]
     git(origin, "branch", "--move", branch, "images/2000-01-01")
@@ -70,6 +73,7 @@ def test_nothing_twice(origin, capsys):
     correct(2, label=4)
     assert empty(origin) == "nothing new"
     assert capsys.readouterr().out.count("expected a new image, found it in data/new/") == 2
+    assert collect.collect.log_prints
     assert waiting() == 0
 
 
