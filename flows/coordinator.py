@@ -22,7 +22,8 @@ from prefect.states import Cancelled, Cancelling, Scheduled
 
 from flows.clones import Overrides
 from flows.schedule import POOL
-from flows.trial import AWAY, ref_of
+from flows.stages import AWAY
+from flows.trial import ref_of
 from mnist_pipeline.files import HISTORY, InputError
 from mnist_pipeline.review.git import git
 from mnist_pipeline.review.ranking import FAULT, NAME, SCORE, last_accuracy

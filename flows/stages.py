@@ -8,8 +8,12 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
+from flows.clones import ROOT
 from flows.repro import has_remote, run_stage
 from mnist_pipeline.files import InputError
+from mnist_pipeline.review.git import git
+
+AWAY: list[float] = [5, 20, 60, 180]  # seconds to wait for git or the DVC remote
 
 
 def run_stages(folder: Path, force: bool) -> State[Any]:
@@ -35,6 +39,12 @@ def may_help(_task: Any, _run: Any, state: State[Any]) -> bool:
 def refused(message: str) -> State[None]:
     """The end of a run that publishes nothing."""
     return Failed(name="Refused", message=message)
+
+
+@task(cache_policy=NO_CACHE, name="reach", retries=len(AWAY), retry_delay_seconds=AWAY)
+def reach(repository: str) -> None:
+    """Have git's remote answer once: a machine that has just woken up may have no network yet."""
+    git(ROOT, "ls-remote", repository or "origin", "HEAD")
 
 
 @task(cache_policy=NO_CACHE)

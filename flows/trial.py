@@ -10,13 +10,12 @@ from prefect.states import Completed
 from flows.clones import Overrides, override_params, temporary_clone
 from flows.publish import commit_result
 from flows.repro import has_remote, run_dvc
-from flows.stages import refused, run_stages
+from flows.stages import AWAY, refused, run_stages
 from mnist_pipeline import leash
 from mnist_pipeline.files import InputError
 from mnist_pipeline.review.git import git
 
 TRAINED = ["download", "train", "evaluate"]  # save refuses a model of too little accuracy
-AWAY: list[float] = [5, 20, 60, 180]  # seconds to wait for git or the DVC remote
 
 
 @flow(name="trial")

@@ -7,7 +7,7 @@ from flows import clones
 from flows.clones import temporary_clone
 from flows.repro import run_stage
 from flows.server import AUTOMATIONS, ENDS, FLOWS
-from service import FINAL
+from service import FINAL, wait_until
 
 from mnist_pipeline.files import parse_yaml
 
@@ -17,7 +17,8 @@ CACHED = dict.fromkeys(("download", "train", "evaluate", "save"), "Cached")
 def test_first_run_publishes_and_the_next_has_nothing_to_do(service, tmp_path, monkeypatch):
     """One commit on main, and artifacts that show why; then four times Cached, and main stays.
 
-    Another machine, whose cache is empty, has nothing to do either: it takes the published data.
+    A run that starts before git's remote can be reached waits for it. Another machine, whose cache
+    is empty, has nothing to do either: it takes the published data.
     """
     before = git(service.origin, "rev-parse", "main")
     run = service.run("nightly")
@@ -25,16 +26,19 @@ def test_first_run_publishes_and_the_next_has_nothing_to_do(service, tmp_path, m
     first = "the first publication: nothing to compare with"
     assert state["message"] == f"main, mnist-cnn@v1.0.0: {first}"
     assert git(service.origin, "tag").split() == ["mnist-cnn#prod#1", "mnist-cnn@v1.0.0"]
-    assert service.tasks(run) == dict.fromkeys([*CACHED, "publish"], "Completed")
+    assert service.tasks(run) == dict.fromkeys(["reach", *CACHED, "publish"], "Completed")
     assert git(service.origin, "rev-parse", "main~1") == before
     published = git(service.origin, "log", "-1", "main")
     assert "Retrain: the first publication" in published
     shown = service.artifacts(run)
     assert "| metrics/metrics.json | accuracy |" in shown["retrain-metrics"]
 
+    away = service.origin.rename(service.origin.with_name("away.git"))
     run = service.run("nightly")
+    wait_until(lambda: "AwaitingRetry" in service.tasks(run).values(), 120, "git is away")
+    away.rename(service.origin)
     service.wait(run, "COMPLETED")
-    assert service.tasks(run) == CACHED | {"publish": "Completed"}
+    assert service.tasks(run) == CACHED | {"reach": "Completed", "publish": "Completed"}
     assert git(service.origin, "log", "-1", "main") == published
     assert service.artifacts(run) == {"retrain-metrics": "No difference."}
     assert (service.checkout / "src/mnist_pipeline" / run).exists()  # not of the installed package
