@@ -98,7 +98,7 @@ def settings(port: int) -> dict[str, str]:
 @contextmanager
 def child(*words: str, log: IO[str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """A prefect command that Ctrl-C does not reach. It ends with the block or this process."""
-    command = leashed("prefect", *words)
+    command = leashed("prefect", "--no-prompt", *words)
     with subprocess.Popen(
         command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
     ) as process:

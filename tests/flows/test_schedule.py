@@ -35,6 +35,14 @@ def test_server_is_reached_past_the_users_proxy(monkeypatch, name):
     assert not proxy_bypass("example.com")
 
 
+def test_nobody_is_asked(monkeypatch, capfd):
+    """At a terminal, Prefect's server would ask for a profile first, and wait for the answer."""
+    monkeypatch.setattr(schedule, "leashed", lambda *words: ["echo", *words])
+    with schedule.child("server", "start") as server:
+        server.wait()
+    assert capfd.readouterr().out == "prefect --no-prompt server start\n"
+
+
 def test_server_that_ends_is_not_waited_for():
     """Its own messages say why."""
     with subprocess.Popen(["false"]) as server:
