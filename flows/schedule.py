@@ -49,12 +49,15 @@ def service(
 ) -> Iterator[list[subprocess.Popen[bytes]]]:
     """A server with deployments, and workers with these options; all of them end with the block.
 
-    SIGINT and SIGTERM end the block, whatever handler this process started with. The
-    children write to `log`, or else to this process's own output.
+    SIGINT and SIGTERM end the block, whatever handler this process started with, and so does the
+    terminal's end, unless nohup has started it. The children write to `log`, or else to this
+    process's own output.
     """
     os.environ |= settings(port)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     with ExitStack() as stack:
 
         def start(*words: str) -> subprocess.Popen[bytes]:

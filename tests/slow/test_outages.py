@@ -88,10 +88,12 @@ def test_schedule_fires_publishes_and_follows_main(scheduled, repository):
     assert "Retrain: not significantly worse" in git(repository, "log", "-1", "main")
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_schedule_stops_everything(scheduled, end):
     """In the midst of a training: no process stays; started again, it works by itself."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup may have started these tests
     schedule = scheduled.start(sys.executable, "-m", "flows.schedule")
+    signal.signal(signal.SIGHUP, before)
     wait_until(lambda: ticks(scheduled, "COMPLETED"), 400, "a tick has worked")
     run = start_run(scheduled, "Train Epoch: 2 ", "manual", **LONG)
     schedule.send_signal(end)
