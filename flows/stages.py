@@ -9,15 +9,20 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows.clones import ROOT
-from flows.repro import has_remote, run_stage
+from flows.repro import has_remote, run_dvc, run_stage
 from mnist_pipeline.files import InputError
-from mnist_pipeline.review.git import git
+from mnist_pipeline.review.git import data_files, git
 
 AWAY: list[float] = [5, 20, 60, 180]  # seconds to wait for git or the DVC remote
 
 
 def run_stages(folder: Path, force: bool) -> State[Any]:
-    """Run the four stages in order, up to one that fails: Refused if it would fail again."""
+    """Run the four stages in order, up to one that fails: Refused if it would fail again.
+
+    First it fetches data that dvc add or dvc import tracks; InputError if that cannot be had.
+    """
+    if data := data_files(folder):
+        run_dvc(folder, "pull", *data)
     flags = ["--force"] if force else []
     if has_remote(folder):
         flags.append("--pull")  # what was published need not run again

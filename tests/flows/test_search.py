@@ -207,8 +207,19 @@ def test_search_that_would_be_in_vain_is_refused(tmp_path, grid, share, publish,
 
 
 def test_search_with_nothing_prepared(tmp_path):
-    """No server, no remote: experiments and data land in the checkout, and every process ends."""
+    """No server, no remote: experiments and data land in the checkout, and every process ends.
+
+    Data that dvc add tracks come from the checkout, too.
+    """
     checkout = quick_project(tmp_path / "checkout")
+    (checkout / "own").write_text("data")
+    assert dvc(checkout, "add", "own").returncode == 0
+    stages = (
+        (checkout / "dvc.yaml").read_text().replace("train.py\n", "train.py\n    deps: [own]\n")
+    )
+    (checkout / "dvc.yaml").write_text(stages)
+    git(checkout, "add", "--all")
+    git(checkout, "commit", "--quiet", "--message=data")
     own = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     own |= {"PYTHONPATH": f"{checkout / 'src'}:{checkout}", "TMPDIR": str(tmp_path)}
     words = ("-m", "flows.search", '{"train.seed": [1]}', "parallel=1")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mnist_pipeline.files import ENVIRONMENT, InputError, parse_json, read_text
 from mnist_pipeline.leash import leashed
-from mnist_pipeline.review.git import clone, git
+from mnist_pipeline.review.git import clone, data_files, git
 from mnist_pipeline.review.result import LOCK
 
 DIFF = ("diff", "--cached", "--no-color", "--no-ext-diff")
@@ -44,7 +44,7 @@ def reproduce(folder: Path, *words: str) -> None:
     record = folder / ENVIRONMENT
     if record.exists() and parse_json(read_text(record), str(ENVIRONMENT)).get("device") == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""  # runtime.device: auto would take a GPU
-    if data := git(folder, "ls-files", "-z", "*.dvc").split("\0")[:-1]:
+    if data := data_files(folder):
         call_dvc(folder, environment, "pull", *data)
     call_dvc(folder, environment, *words)
 

@@ -68,6 +68,11 @@ def clone(repository: str, folder: Path, cache: Path | None = None, branch: str 
     return folder
 
 
+def data_files(folder: Path) -> list[str]:
+    """The files *.dvc of a clone, in which dvc add and dvc import say what data belongs to it."""
+    return git(folder, "ls-files", "-z", "*.dvc").split("\0")[:-1]
+
+
 def resolve(top: Path, name: str) -> str:
     """The commit that git or DVC knows by a name; InputError if neither does."""
     from dvc.scm import SCM, resolve_rev  # noqa: PLC0415 (only the report needs it)
