@@ -88,6 +88,7 @@ def settings(port: int) -> dict[str, str]:
         "PREFECT_API_URL": f"http://{HOST}:{port}/api",
         "no_proxy": ",".join(filter(None, [HOST, direct])),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",  # at a terminal Prefect would say that it collects data
         # On disk: a server that forgets who holds a slot crashes the running training.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
             "prefect.server.concurrency.lease_storage.filesystem"
