@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
@@ -48,7 +49,7 @@ def empty(spool: Path, repository: str) -> str:
     """
     for _ in range(ATTEMPTS):
         with temporary_clone(repository, "") as folder:
-            waiting = sorted(path for path in spool.glob("*.png") if NAME.fullmatch(path.name))
+            waiting = read_waiting(spool)
             try:
                 done = push(folder, waiting)
             except InputError as error:
@@ -62,20 +63,26 @@ def empty(spool: Path, repository: str) -> str:
     raise InputError(f"none of {ATTEMPTS} attempts could push; the last one: {why}")
 
 
-def push(folder: Path, waiting: list[Path]) -> str:
+def read_waiting(spool: Path) -> dict[Path, NDArray[np.uint8]]:
+    """The images in a spool, by file; a damaged one is named and left out."""
+    images = {}
+    for path in sorted(spool.glob("*.png")):
+        if NAME.fullmatch(path.name):
+            try:
+                images[path] = np.asarray(read_picture(path))
+            except InputError as error:
+                print(f"{path.name}: {error}")
+    return images
+
+
+def push(folder: Path, waiting: dict[Path, NDArray[np.uint8]]) -> str:
     """Add the waiting images to a clone, on today's branch, and push it; returns what was done."""
     branch, count = f"images/{datetime.now(UTC):%Y-%m-%d}", 0
     # Only MNIST counts from this checkout: its own new images may never be pushed.
     known = find_mnist(ROOT) | find_pushed(folder)
     if git(folder, "for-each-ref", f"refs/remotes/origin/{branch}"):
         git(folder, "checkout", "--quiet", branch)
-    for path in waiting.copy():
-        try:
-            image = np.asarray(read_picture(path))
-        except InputError as error:
-            print(f"{path.name}: {error}")
-            waiting.remove(path)  # it stays in the spool
-            continue
+    for path, image in waiting.items():
         try:
             add(folder, image, int(path.name[0]), known)
         except InputError as error:
