@@ -15,7 +15,7 @@ from prefect.states import Completed
 
 from flows.clones import ROOT, temporary_clone
 from flows.publish import MOVED
-from flows.stages import reach, refused
+from flows.stages import connect, refused
 from mnist_pipeline.__main__ import one_line_errors
 from mnist_pipeline.files import InputError
 from mnist_pipeline.new_images import NAME
@@ -36,7 +36,7 @@ def collect(repository: str = "", spool: str = "") -> State[None]:
         spool: the folder of the page's server; empty: data/spool of this project's checkout.
     """
     try:
-        reach(repository)
+        connect(repository)
         return Completed(message=empty(Path(spool or ROOT / SPOOL), repository))
     except InputError as error:
         return refused(str(error))

@@ -14,7 +14,7 @@ from flows.clones import Overrides, override_params, temporary_clone
 from flows.gate import approve
 from flows.publish import push
 from flows.repro import run_dvc
-from flows.stages import reach, refused, run_stages
+from flows.stages import connect, refused, run_stages
 from flows.versions import taken_back
 from mnist_pipeline.files import METRICS, InputError
 from mnist_pipeline.review.statistics import ALPHA
@@ -48,7 +48,7 @@ def retrain(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
         return refused("overrides are for trying: publish=main takes its parameters from main")
     for _ in range(ATTEMPTS):
         try:
-            reach(repository)
+            connect(repository)
             with temporary_clone(repository, branch) as folder:
                 if overrides:
                     override_params(folder, overrides)

@@ -46,8 +46,8 @@ def refused(message: str) -> State[None]:
     return Failed(name="Refused", message=message)
 
 
-@task(cache_policy=NO_CACHE, name="reach", retries=len(AWAY), retry_delay_seconds=AWAY)
-def reach(repository: str) -> None:
+@task(cache_policy=NO_CACHE, name="connect", retries=len(AWAY), retry_delay_seconds=AWAY)
+def connect(repository: str) -> None:
     """Have git's remote answer once: a machine that has just woken up may have no network yet."""
     git(ROOT, "ls-remote", repository or "origin", "HEAD")
 

@@ -16,7 +16,7 @@ def origin(tmp_path, monkeypatch):
     """A repository with empty folders for new images; the working folder has the spool."""
     monkeypatch.setattr(clones, "HOME", tmp_path / "home")
     monkeypatch.setattr(collect, "ROOT", tmp_path)
-    monkeypatch.setattr(collect, "reach", collect.reach.fn)  # out of a run
+    monkeypatch.setattr(collect, "connect", collect.connect.fn)  # out of a run
     monkeypatch.chdir(tmp_path)
     texts = {f"{folder}/.gitkeep": "" for folder in (NEW_TRAIN, NEW_TEST)}
     return bare(repository(tmp_path / "seed", texts))

@@ -21,7 +21,7 @@ CHANGED = "main got new commits during each of 3 attempts"
 )
 def test_refused_before_any_stage(origin, monkeypatch, parameters, reason):
     """Parameters that contradict each other or the repository, which the server cannot know."""
-    monkeypatch.setattr(retrain, "reach", retrain.reach.fn)
+    monkeypatch.setattr(retrain, "connect", retrain.connect.fn)
     monkeypatch.setattr(retrain, "run_stages", lambda *_: pytest.fail("a stage was run"))
     state = retrain.retrain.fn(repository=str(origin), **parameters)
     assert (state.is_failed(), state.name) == (True, "Refused")
@@ -44,7 +44,7 @@ def test_flow_ends_as_publishing_does(origin, monkeypatch, pushed, end):
         return task.fn(*words)
 
     stands_in = {
-        "reach": lambda _: None,
+        "connect": lambda _: None,
         "run_stages": lambda *_: Completed(),
         "show_metrics": lambda _: None,
         "taken_back": lambda _: None,

@@ -42,5 +42,5 @@ def test_download_and_train_are_tried_again():
 
 def test_dvc_alone_decides_what_to_run():
     """Prefect never takes an old result instead of running a task."""
-    tasks = (*stages.STAGES, stages.reach, publish_result, push_experiment, fetch)
+    tasks = (*stages.STAGES, stages.connect, publish_result, push_experiment, fetch)
     assert all(task.cache_policy == NO_CACHE for task in tasks)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 LONG = {"overrides": {"train.epochs": 5000}, "publish": "branch"}  # until somebody ends it
 TRAINED = {"download": "Cached"} | dict.fromkeys(
-    ("reach", "train", "evaluate", "save", "publish"), "Completed"
+    ("connect", "train", "evaluate", "save", "publish"), "Completed"
 )
 
 

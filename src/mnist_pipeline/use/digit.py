@@ -114,7 +114,7 @@ def find_ink(grey: Grey) -> Grey:
 def is_ink_light(grey: Grey) -> bool:
     """Whether narrow parts are light rather than dark; the narrower ones count more."""
     tone = np.log(grey)  # a shadow takes the same share of ink and of paper
-    # Narrow gaps between thin dark strokes are light: without the strokes there are none.
+    # A gap between thin dark strokes is narrow and light: thin strokes of either go first.
     closed, opened = ndimage.grey_closing(tone, THIN), ndimage.grey_opening(tone, THIN)
 
     def weigh(width: int) -> float:
