@@ -18,11 +18,9 @@ def push(folder: Path, branch: str, publish: str, verdict: str) -> str | None:
     """Commit and push a clone's result; returns where it went, or None if the branch has moved.
 
     If nothing is new, nothing is pushed, and `branch` is returned. On main a new result becomes the
-    next version, in production. Raises InputError, and publishes nothing, if there is no such
-    branch (on main) or no DVC remote, or if a remote refuses.
+    next version, in production. Raises InputError, and publishes nothing, if there is no DVC
+    remote, or if a remote refuses.
     """
-    if publish == "main" and not git(folder, "for-each-ref", f"refs/remotes/origin/{branch}"):
-        raise InputError(f"branch: expected a branch of origin, found {branch}")
     changed, target = git(folder, "status", "--porcelain", "--", *COMMITTED), branch
     if changed:
         commit_result(folder, f"Retrain: {verdict}")

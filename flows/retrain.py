@@ -17,6 +17,7 @@ from flows.repro import run_dvc
 from flows.stages import connect, refused, run_stages
 from flows.versions import taken_back
 from mnist_pipeline.files import METRICS, InputError
+from mnist_pipeline.review.git import git
 from mnist_pipeline.review.statistics import ALPHA
 
 ATTEMPTS = 3  # the branch may move while a run is under way
@@ -50,12 +51,15 @@ def retrain(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
         try:
             connect(repository)
             with temporary_clone(repository, branch) as folder:
+                if publish == "main":
+                    check_branch(folder, branch)
                 if overrides:
                     override_params(folder, overrides)
                 end = run_stages(folder, force)
                 if end.is_completed():
                     show_metrics(folder)
                 if end.is_completed() and publish != "none":
+                    connect(repository)  # hours may have passed
                     end = publish_result(folder, branch, publish, alpha, return_state=True)
         except InputError as error:
             return refused(str(error))
@@ -64,6 +68,12 @@ def retrain(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
             return State(type=end.type, name=end.name, message=end.message)
         get_run_logger().info("%s has new commits: starting over from its tip", branch)
     return refused(f"{branch} got new commits during each of {ATTEMPTS} attempts")
+
+
+def check_branch(folder: Path, name: str) -> None:
+    """Raises InputError if a clone's origin has no branch of this name: it may be a commit."""
+    if not git(folder, "for-each-ref", f"refs/remotes/origin/{name}"):
+        raise InputError(f"branch: expected a branch of origin, found {name}")
 
 
 def show_metrics(folder: Path) -> None:

@@ -6,6 +6,7 @@ The server listens on 127.0.0.1 alone; its database (SQLite) lies in Prefect's o
 PREFECT_SERVER_API_PORT names another port than 4200, PREFECT_HOME another folder.
 """
 
+import argparse
 import os
 import signal
 import socket
@@ -148,4 +149,5 @@ def install(*deployments: str) -> None:
 
 if __name__ == "__main__":
     with one_line_errors():
+        argparse.ArgumentParser("python -m flows.schedule", description=__doc__).parse_args()
         main()

@@ -5,6 +5,7 @@ The automations end runs that nobody else ends: killed while running, or stuck b
 python -m flows.server    # creates all of it on the server that Prefect's profile names
 """
 
+import argparse
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -92,4 +93,5 @@ def content(automation: AutomationCore) -> dict[str, Any]:
 
 if __name__ == "__main__":
     with one_line_errors():
+        argparse.ArgumentParser("python -m flows.server", description=__doc__).parse_args()
         main()

@@ -1,7 +1,7 @@
 """Collecting: what waits in the spool becomes one commit; nothing is lost or pushed twice."""
 
 import pytest
-from conftest import git, python
+from conftest import git
 from flows import clones, collect
 from pipeline.test_new_images import image
 from service import bare, repository
@@ -162,10 +162,3 @@ def test_label_changed_meanwhile_is_the_one_that_counts(origin, monkeypatch):
     branch = empty(origin).partition(":")[0]
     assert proposed(origin, branch) == names(1, label=5)
     assert waiting() == 0
-
-
-def test_its_command_takes_no_words():
-    """Whoever asks for --help pushes nothing."""
-    asked, refused = (python("-m", "flows.collect", word) for word in ("--help", "spool"))
-    assert asked.stdout.startswith("usage: ")
-    assert (refused.returncode, refused.stdout) == (2, "")

@@ -3,6 +3,7 @@
 from unittest.mock import Mock
 
 import pytest
+from conftest import git
 from flows import retrain
 from prefect.logging import disable_run_logger
 from prefect.states import Completed
@@ -17,10 +18,12 @@ CHANGED = "main got new commits during each of 3 attempts"
     [
         ({"publish": "main", "overrides": {"train.epochs": 5}}, "overrides are for trying"),
         ({"overrides": {"train.speed": 1}}, "overrides: params.yaml has no key train.speed"),
+        ({"publish": "main", "branch": "v1"}, "branch: expected a branch of origin, found v1"),
     ],
 )
 def test_refused_before_any_stage(origin, monkeypatch, parameters, reason):
     """Parameters that contradict each other or the repository, which the server cannot know."""
+    git(origin, "tag", "v1")
     monkeypatch.setattr(retrain, "connect", retrain.connect.fn)
     monkeypatch.setattr(retrain, "run_stages", lambda *_: pytest.fail("a stage was run"))
     state = retrain.retrain.fn(repository=str(origin), **parameters)
@@ -37,14 +40,17 @@ def test_refused_before_any_stage(origin, monkeypatch, parameters, reason):
     ],
 )
 def test_flow_ends_as_publishing_does(origin, monkeypatch, pushed, end):
-    """If main has moved (None), the flow starts over from a new clone, three times at most."""
-    task, push = retrain.publish_result, Mock(side_effect=pushed)
+    """If main has moved (None), the flow starts over from a new clone, three times at most.
+
+    It waits for git's remote before the stages, and again before it publishes.
+    """
+    task, push, connect = retrain.publish_result, Mock(side_effect=pushed), Mock()
 
     def publish_result(*words, return_state):
         return task.fn(*words)
 
     stands_in = {
-        "connect": lambda _: None,
+        "connect": connect,
         "run_stages": lambda *_: Completed(),
         "show_metrics": lambda _: None,
         "taken_back": lambda _: None,
@@ -58,3 +64,4 @@ def test_flow_ends_as_publishing_does(origin, monkeypatch, pushed, end):
         state = retrain.retrain.fn(repository=str(origin), publish="main")
     assert (state.name, state.message) == end
     assert len({call.args[0] for call in push.call_args_list}) == len(pushed)
+    assert connect.call_count == 2 * len(pushed)

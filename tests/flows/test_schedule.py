@@ -5,7 +5,7 @@ import subprocess
 from urllib.request import proxy_bypass
 
 import pytest
-from conftest import refusal
+from conftest import python, refusal
 from flows import schedule, server
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -60,3 +60,13 @@ def test_where_no_server_answers_nothing_is_installed(capsys, url, expected):
     with temporary_settings({PREFECT_API_URL: url}):
         said = refusal(server.main, capsys)
     assert said.startswith(f"PREFECT_API_URL: expected {expected}")
+
+
+@pytest.mark.parametrize(("module", "word"), [("collect", "--help"), ("schedule", "help")])
+def test_who_asks_for_help_starts_nothing(module, word):
+    """Nor pushes anything; a mistyped word is refused."""
+    with socket.create_server((schedule.HOST, 0)) as taken:  # or a server might start here
+        port = str(taken.getsockname()[1])
+        done = python("-m", f"flows.{module}", word, PREFECT_SERVER_API_PORT=port)
+    assert "usage: " in (done.stdout if word == "--help" else done.stderr)
+    assert done.returncode == (0 if word == "--help" else 2)

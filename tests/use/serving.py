@@ -32,7 +32,7 @@ class Server:
         listener = socket.create_server((HOST, self.port))
         self.port = listener.getsockname()[1]
         self.url = f"http://{HOST}:{self.port}"
-        app = make_app(self.served, self.port, MOST)
+        app = make_app(self.served, MOST)
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
         self.uvicorn = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.uvicorn.run, args=([listener],))
