@@ -3,7 +3,6 @@
 python -m flows.collect    # from this checkout's data/spool to its origin
 """
 
-import argparse
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from flows import take_no_words
 from flows.clones import ROOT, temporary_clone
 from flows.publish import MOVED
 from flows.stages import connect, refused
@@ -109,5 +109,5 @@ def find_pushed(folder: Path) -> Known:
 
 if __name__ == "__main__":
     with one_line_errors():
-        argparse.ArgumentParser("python -m flows.collect", description=__doc__).parse_args()
+        take_no_words("collect", __doc__)
         print(empty(SPOOL, ""))

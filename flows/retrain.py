@@ -72,7 +72,8 @@ def retrain(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
 
 def check_branch(folder: Path, name: str) -> None:
     """Raises InputError if a clone's origin has no branch of this name: it may be a commit."""
-    if not git(folder, "for-each-ref", f"refs/remotes/origin/{name}"):
+    ref = f"refs/remotes/origin/{name}"
+    if ref not in git(folder, "for-each-ref", "--format=%(refname)", ref).split():
         raise InputError(f"branch: expected a branch of origin, found {name}")
 
 

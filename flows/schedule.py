@@ -6,7 +6,6 @@ The server listens on 127.0.0.1 alone; its database (SQLite) lies in Prefect's o
 PREFECT_SERVER_API_PORT names another port than 4200, PREFECT_HOME another folder.
 """
 
-import argparse
 import os
 import signal
 import socket
@@ -21,6 +20,7 @@ from typing import IO
 import httpx
 import psutil
 
+from flows import take_no_words
 from flows.clones import ROOT
 from mnist_pipeline.__main__ import one_line_errors
 from mnist_pipeline.files import InputError
@@ -149,5 +149,5 @@ def install(*deployments: str) -> None:
 
 if __name__ == "__main__":
     with one_line_errors():
-        argparse.ArgumentParser("python -m flows.schedule", description=__doc__).parse_args()
+        take_no_words("schedule", __doc__)
         main()

@@ -5,7 +5,6 @@ The automations end runs that nobody else ends: killed while running, or stuck b
 python -m flows.server    # creates all of it on the server that Prefect's profile names
 """
 
-import argparse
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -19,6 +18,7 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.settings import get_current_settings
 
+from flows import take_no_words
 from flows.schedule import POOL, SEARCH
 from mnist_pipeline.__main__ import one_line_errors
 from mnist_pipeline.files import InputError
@@ -93,5 +93,5 @@ def content(automation: AutomationCore) -> dict[str, Any]:
 
 if __name__ == "__main__":
     with one_line_errors():
-        argparse.ArgumentParser("python -m flows.server", description=__doc__).parse_args()
+        take_no_words("server", __doc__)
         main()

@@ -235,7 +235,7 @@ class Service:
     def healthy(self) -> bool:
         """Whether the server answers."""
         try:
-            return self.client.get(f"{self.url}/health").is_success
+            return self.client.get(f"{self.url}/health", timeout=5).is_success
         except httpx.TransportError:
             return False
 

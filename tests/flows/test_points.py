@@ -75,10 +75,17 @@ def test_refused_before_any_trial(grid, sampler, message):
         points(grid, sampler)
 
 
-def test_values_are_those_of_the_clone():
-    """The clone's own code says what its params.yaml may hold, also at the end of a range."""
-    grid = {"train.seed": [1], "train.gamma": {"low": 0.5, "high": 2}}
-    with pytest.raises(InputError, match=r"^values: train.gamma: expected less than .* found 2$"):
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ({"train.lr": {"low": -1, "high": 1}}, "train.lr: expected greater than 0, found -1"),
+        ({"train.gamma": {"low": 0.5, "high": 2}}, "train.gamma: expected less than .* found 2"),
+    ],
+)
+def test_values_are_those_of_the_clone(grid, message):
+    """The clone's own code says what its params.yaml may hold, also at both ends of a range."""
+    grid = {"train.seed": [1]} | grid
+    with pytest.raises(InputError, match=f"^values: {message}$"):
         check(ROOT, TypeAdapter(Grid).validate_python(grid))
 
 

@@ -19,11 +19,15 @@ CHANGED = "main got new commits during each of 3 attempts"
         ({"publish": "main", "overrides": {"train.epochs": 5}}, "overrides are for trying"),
         ({"overrides": {"train.speed": 1}}, "overrides: params.yaml has no key train.speed"),
         ({"publish": "main", "branch": "v1"}, "branch: expected a branch of origin, found v1"),
+        ({"publish": "main", "branch": "side"}, "branch: expected a branch of origin, found side"),
+        ({"publish": "main", "branch": ""}, "branch: expected a branch of origin, found "),
     ],
 )
 def test_refused_before_any_stage(origin, monkeypatch, parameters, reason):
     """Parameters that contradict each other or the repository, which the server cannot know."""
     git(origin, "tag", "v1")
+    git(origin, "branch", "side/branch", "main")
+    git(origin, "tag", "side", "main")
     monkeypatch.setattr(retrain, "connect", retrain.connect.fn)
     monkeypatch.setattr(retrain, "run_stages", lambda *_: pytest.fail("a stage was run"))
     state = retrain.retrain.fn(repository=str(origin), **parameters)

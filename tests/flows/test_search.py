@@ -143,8 +143,7 @@ def test_deleted_runs_neither_answer_nor_are_waited_for(service, monkeypatch):
 def test_refused_before_any_trial(service, origin, done):
     """What only the schemas of params.yaml can see: the run ends as Refused, with exit status 2."""
     before = trials(service)
-    grid = '{"train.lr": {"low": -1.0, "high": 1.0}}'
-    words = ("-m", "flows.search", grid, f"repository={origin}", "trials=1")
+    words = ("-m", "flows.search", '{"train.lr": [-1.0]}', f"repository={origin}")
     refused = python(*words, cwd=service.checkout, **service.environment)
     assert refused.returncode == 2
     said = refused.stdout + refused.stderr
@@ -156,9 +155,13 @@ def test_refused_before_a_server_starts(tmp_path, monkeypatch, capsys):
     """Also if this machine would search by itself: one line, and exit status 2."""
     monkeypatch.setattr(clones, "HOME", tmp_path)
     monkeypatch.setattr(search, "service", lambda *_, **__: pytest.fail("it was started"))
-    monkeypatch.setattr(sys, "argv", ["", '{"train.speed": [1]}'])
-    with temporary_settings({PREFECT_API_URL: ""}):
-        assert refusal(search.main, capsys) == "values: train.speed: unknown key"
+    for grid, says in (
+        ('{"train.speed": [1]}', "values: train.speed: unknown key"),
+        ('{"train.lr": {"low": 1, "high": 2}}', "trials: expected a number, such as trials=20"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["", grid])
+        with temporary_settings({PREFECT_API_URL: ""}):
+            assert refusal(search.main, capsys).startswith(says)
 
 
 def test_what_is_refused_is_the_commits(tmp_path, monkeypatch, capsys):
@@ -166,9 +169,8 @@ def test_what_is_refused_is_the_commits(tmp_path, monkeypatch, capsys):
     checkout = copy_of_project(tmp_path / "checkout")
     set_params(checkout, train={"validation_fraction": 0.0})
     (checkout / ".dvc/config.local").write_text("[core]\n    remote = mine\n")
-    monkeypatch.setattr(clones, "HOME", tmp_path)
-    monkeypatch.setattr(search, "ROOT", checkout)
-    monkeypatch.setattr(search, "plan", lambda *_: None)
+    for module, name, value in ((clones, "HOME", tmp_path), (search, "ROOT", checkout)):
+        monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(sys, "argv", ["", '{"train.lr": [1.0]}', "publish=branch"])
     with temporary_settings({PREFECT_API_URL: ""}):
         assert refusal(search.main, capsys).startswith("publish: expected a DVC remote")
