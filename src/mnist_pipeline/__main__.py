@@ -19,7 +19,12 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 if __name__ == "__main__" and "DVC_STAGE" in os.environ:
     leash.take_from_dvc()  # before the imports, which take time: dvc may be killed at any moment
 
-from mnist_pipeline.files import InputError, explain_end
+LACKS = f"{sys.executable} has no module {{}}: source .venv/bin/activate"
+try:
+    from mnist_pipeline.files import InputError, explain_end, explain_refusal
+except ModuleNotFoundError as error:  # dvc starts the first python on PATH, whichever that is
+    sys.stderr.write(f"error: {LACKS.format(error.name)}\n")
+    sys.exit(2)
 
 PACKAGE = Path(__file__).parent
 COMPUTING = ("train", "evaluate")  # the stages that runtime.arithmetic applies to
@@ -65,9 +70,14 @@ def call(name: str, known: dict[str, tuple[str, str]]) -> None:
         # What ranks.py says in a line, torch would say in thirty.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     module = importlib.import_module(known[name][0])
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # not ignored, as after a shell's &
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    heed_interrupts()
     module.main()
+
+
+def heed_interrupts() -> None:
+    """Have Ctrl-C raise KeyboardInterrupt, unless it is ignored, as after a shell's &."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager
@@ -83,9 +93,12 @@ def one_line_errors() -> Iterator[None]:
     except BrokenPipeError:  # head, say, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is in the buffer
         sys.exit(128 + signal.SIGPIPE)
+    except ModuleNotFoundError as error:
+        message = LACKS.format(error.name)
     except OSError as error:  # a missing file, a read-only folder, a full disk
-        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        message = explain_refusal(error)
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends torch's own end, silently
         if "LOCAL_RANK" not in os.environ:  # of several processes, only their starter says so
             print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)

@@ -85,6 +85,10 @@ def dvc_cache() -> Path:
 
 def code_hashes() -> dict[str, str]:
     """SHA-256 of each loaded module of this package, by file; __main__.py is one of them."""
+    package = Path(__file__).parent
     files = {Path(getattr(module, "__file__", None) or "") for module in [*sys.modules.values()]}
-    own = [path for path in files if path.parent == Path(__file__).parent]
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in own}
+    own = [path for path in files if path.is_relative_to(package)]
+    return {
+        str(path.relative_to(package)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in own
+    }

@@ -48,6 +48,11 @@ def explain_end(message: str) -> None:
         print("error:", line, file=sys.stderr)
 
 
+def explain_refusal(error: OSError) -> str:
+    """The file that the system refused and why, without an error number."""
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+
+
 class Record(BaseModel):
     """Base of every schema: frozen, strictly typed, no unknown key, no NaN, no infinity."""
 

@@ -68,7 +68,8 @@ def main() -> None:
     provenance = describe(params.model_dump(), new)
     environment = runtime.environment(device, platform.arithmetic)
     training = Training(params, device, workers)
-    training.run_epochs(data, log.interval, find_checkpoint(provenance, environment, workers))
+    others = {"environment": environment, "schedule": training.scheduler.state_dict()}
+    training.run_epochs(data, log.interval, find_checkpoint(provenance, others, workers))
     if workers.rank == 0:
         table = pd.DataFrame(training.history).to_csv(index=False, float_format="%.6g")
         write_weights(files.WEIGHTS, training.net, provenance)
@@ -93,16 +94,14 @@ def check_combination(params: TrainParams, platform: RuntimeParams, processes: i
         raise InputError(f"params.yaml: train.precision: {what}")
 
 
-def find_checkpoint(
-    provenance: Provenance, environment: dict[str, str], workers: Workers
-) -> Checkpoint:
-    """The checkpoint of this training.
+def find_checkpoint(provenance: Provenance, others: dict[str, Any], workers: Workers) -> Checkpoint:
+    """The checkpoint of a training with this provenance, and others that decide its result.
 
     Raises InputError if this process trains something else than the first one.
     """
-    # The number of epochs changes no epoch: if it is raised, a training goes on.
+    # The number of epochs changes no epoch, unless the schedule, one of the others, knows it.
     work = provenance.model_dump(exclude={"parameters": {"epochs"}})
-    checkpoint = Checkpoint(work | {"environment": environment})
+    checkpoint = Checkpoint(work | others)
     if workers.share(checkpoint.key) != checkpoint.key:
         what = "expected the code, parameters, data and versions of the first process"
         raise InputError(f"train: process {workers.rank}: {what}, found others")

@@ -6,14 +6,17 @@ import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
 from conftest import ROOT, set_params
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from mnist_pipeline import checkpoint, train
 from mnist_pipeline.checkpoint import Checkpoint
-from mnist_pipeline.files import HISTORY, WEIGHTS, InputError
+from mnist_pipeline.files import HISTORY, WEIGHTS, InputError, load_params
 from mnist_pipeline.model import Provenance
 from mnist_pipeline.parallel import Workers
 
@@ -64,6 +67,16 @@ def test_more_epochs_go_on(outcome):
     assert [path.name.split("-")[1] for path in stored()] == ["00001"]
 
 
+def test_where_the_schedule_knows_their_number_more_epochs_start_afresh(outcome, monkeypatch):
+    """As in a cosine's, in which each epoch's learning rate depends on it."""
+
+    def cosine(optimizer: Optimizer, **_: Any) -> CosineAnnealingLR:
+        return CosineAnnealingLR(optimizer, load_params("train", train.TrainParams).epochs)
+
+    monkeypatch.setattr(train, "StepLR", cosine)
+    assert (outcome(1)[2], outcome(1)[2], outcome(2)[2]) == ([1], [], [1, 2])
+
+
 def test_dry_run_keeps_and_finds_nothing(outcome):
     """It always does its one step."""
     assert outcome(1, dry_run=True)[2] == [1]
@@ -72,17 +85,21 @@ def test_dry_run_keeps_and_finds_nothing(outcome):
 
 
 def test_key_holds_the_code(repository, monkeypatch, tmp_path):
-    """A change in any loaded module gives another key, also in the module that python -m runs."""
+    """A change in any loaded module gives another key.
+
+    Also in one of a folder inside the package, and in the module that python -m runs.
+    """
     keys = [Checkpoint(WORK).key, Checkpoint(WORK).key]
     package = shutil.copytree(ROOT / "src/mnist_pipeline", tmp_path / "copy")
     monkeypatch.setattr(checkpoint, "__file__", str(package / "checkpoint.py"))
-    for name in ("mnist_pipeline.model", "__main__"):
-        path = package / f"{name.rpartition('.')[2]}.py"
+    files = {"mnist_pipeline.model": "model.py", "mnist_pipeline.review": "review/__init__.py"}
+    for name, file in (files | {"__main__": "__main__.py"}).items():
+        path = package / file
         path.write_text(f"{path.read_text()}# another line")
         monkeypatch.setattr(sys.modules[name], "__file__", str(path), raising=False)
         keys.append(Checkpoint(WORK).key)
     assert keys[0] == keys[1]
-    assert len(set(keys)) == 3
+    assert len(set(keys)) == 4
 
 
 def test_key_of_a_training(repository):
@@ -90,9 +107,9 @@ def test_key_of_a_training(repository):
     base = {"dry_run": False, "parameters": {"lr": 1.0, "epochs": 2}, "data": {}}
     same, others = {"parameters": {"lr": 1.0, "epochs": 3}}, {"parameters": {"lr": 2.0}}
     keys = [
-        train.find_checkpoint(Provenance(**base | changed), environment, Workers(1)).key
+        train.find_checkpoint(Provenance(**base | changed), others, Workers(1)).key
         for changed in ({}, same, others, {"data": {"a.gz": "00"}})
-        for environment in ({}, {"torch": "1"})
+        for others in ({}, {"environment": {"torch": "1"}})
     ]
     assert keys[:2] == keys[2:4]
     assert len(set(keys)) == 6

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -45,10 +46,25 @@ def test_what_has_no_options_refuses_them(name):
     assert refused.stderr.endswith("unrecognized arguments: --epochs 3\n")
 
 
+def test_the_environment_must_be_active(capsys):
+    """The first python on PATH may be another: one line says so, whichever module it lacks."""
+    done = python("-S", "-m", "mnist_pipeline", "train")  # without what is installed
+    assert (done.returncode, done.stdout) == (2, "")
+    says = r"error: \S+ has no module \w+: source \.venv/bin/activate\n"
+    assert re.fullmatch(says, done.stderr)
+    with pytest.raises(SystemExit), __main__.one_line_errors():
+        raise ModuleNotFoundError(name="torch")
+    assert "has no module torch: source .venv" in capsys.readouterr().err
+
+
 def test_interrupt_is_one_word(capsys):
-    """Ctrl-C: no traceback, the status of SIGINT."""
-    with pytest.raises(SystemExit) as end, __main__.one_line_errors():
-        raise KeyboardInterrupt
+    """Ctrl-C: no traceback, the status of SIGINT; a second one ends the program at once."""
+    try:
+        with pytest.raises(SystemExit) as end, __main__.one_line_errors():
+            raise KeyboardInterrupt
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     assert end.value.code == 130
     assert capsys.readouterr().err == "interrupted\n"
 
