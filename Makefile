@@ -73,7 +73,7 @@ bench-corrections: setup  ## measure what one training learns from 170 correctio
 	@python benchmarks/corrections.py
 
 predict: setup  ## say which digit is on PICTURE=file
-	@python -m mnist_pipeline predict $(if $(PICTURE),'$(PICTURE)')
+	@python -m mnist_pipeline predict $${PICTURE:+"$$PICTURE"}
 
 app: setup  ## serve a page to draw digits on, at 127.0.0.1:8000, until Ctrl-C
 	@exec python -m mnist_pipeline app

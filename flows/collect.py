@@ -12,11 +12,10 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows import take_no_words
+from flows import command, take_no_words
 from flows.clones import ROOT, temporary_clone
 from flows.publish import MOVED
 from flows.stages import connect, refused
-from mnist_pipeline.__main__ import one_line_errors
 from mnist_pipeline.files import InputError
 from mnist_pipeline.new_images import NAME
 from mnist_pipeline.review.git import git
@@ -108,6 +107,6 @@ def find_pushed(folder: Path) -> Known:
 
 
 if __name__ == "__main__":
-    with one_line_errors():
+    with command():
         take_no_words("collect", __doc__)
         print(empty(SPOOL, ""))

@@ -39,7 +39,7 @@ def approve(folder: Path, publish: str, alpha: float) -> str:
     for what, found in (("", plain), ("on new images: ", compare_new(old, new))):
         if found.verdict(alpha) == "regression":
             reason = f"significantly worse than the published model: {what}{numbers(found)}"
-            raise InputError(reason)
+            raise InputError(f"{reason}; revert the change, or see docs/deployment.md: By hand")
     return f"not significantly worse than the published model: {numbers(plain)}"
 
 

@@ -17,8 +17,8 @@ MOVED = ("non-fast-forward", "fetch first", "already exists", "cannot lock ref")
 def push(folder: Path, branch: str, publish: str, verdict: str) -> str | None:
     """Commit and push a clone's result; returns where it went, or None if the branch has moved.
 
-    If nothing is new, nothing is pushed, and `branch` is returned. On main a new result becomes the
-    next version, in production. Raises InputError, and publishes nothing, if there is no DVC
+    If nothing is new, nothing is pushed, and it says so. On main a new result becomes the next
+    version, in production. Raises InputError, and publishes nothing, if there is no DVC
     remote, or if a remote refuses.
     """
     changed, target = git(folder, "status", "--porcelain", "--", *COMMITTED), branch
@@ -29,7 +29,7 @@ def push(folder: Path, branch: str, publish: str, verdict: str) -> str | None:
         target = f"retrain/{hashlib.sha256(written.encode()).hexdigest()[:12]}"
     tags = register(folder, verdict) if publish == "main" else []
     if not changed and not tags:
-        return branch
+        return "nothing new"
     run_dvc(folder, "push")
     refs = [f"HEAD:refs/heads/{target}", *(f"refs/tags/{tag}" for tag in tags)]
     try:

@@ -7,7 +7,7 @@ from gto.exceptions import GTOException
 from prefect import artifacts, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
+from prefect.states import Completed
 from pydantic import Field
 
 from flows.clones import Overrides, override_params, temporary_clone
@@ -19,6 +19,7 @@ from flows.versions import taken_back
 from mnist_pipeline.files import METRICS, InputError
 from mnist_pipeline.review.git import git
 from mnist_pipeline.review.statistics import ALPHA
+from mnist_pipeline.use.versions import ARTIFACT, PROD, read_tags
 
 ATTEMPTS = 3  # the branch may move while a run is under way
 
@@ -78,8 +79,10 @@ def check_branch(folder: Path, name: str) -> None:
 
 
 def show_metrics(folder: Path) -> None:
-    """Show how a clone's metrics differ from those of its commit, as an artifact."""
-    table = run_dvc(folder, "metrics", "diff", "--md", "--targets", str(METRICS))
+    """Show how a clone's metrics differ from production's, or its commit's, as an artifact."""
+    prod = read_tags(str(folder)).in_stage(PROD)
+    base = [f"{ARTIFACT}@{prod.name}"] if prod else []
+    table = run_dvc(folder, "metrics", "diff", *base, "--md", "--targets", str(METRICS))
     shown = table if str(METRICS) in table else "No difference."
     artifacts.create_markdown_artifact(shown, key="retrain-metrics")
 
@@ -97,5 +100,5 @@ def publish_result(folder: Path, branch: str, publish: Where, alpha: float) -> S
     except (InputError, GTOException) as error:
         return refused(str(error))
     if target is None:
-        return Failed(name="Moved", message=f"{branch} has new commits")
+        return Completed(name="Moved", message=f"{branch} has new commits")
     return Completed(message=f"{target}: {verdict}")

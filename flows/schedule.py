@@ -20,9 +20,8 @@ from typing import IO
 import httpx
 import psutil
 
-from flows import take_no_words
+from flows import command, take_no_words
 from flows.clones import ROOT
-from mnist_pipeline.__main__ import one_line_errors
 from mnist_pipeline.files import InputError
 from mnist_pipeline.leash import leashed
 
@@ -133,21 +132,22 @@ def wait_for_health(server: subprocess.Popen[bytes]) -> None:
             if httpx.get(f"{os.environ['PREFECT_API_URL']}/health").is_success:
                 return
         time.sleep(0.5)
-    raise InputError("Prefect's server does not answer; see its messages")
+    late = f"has not answered within {START} seconds" if server.poll() is None else "has ended"
+    raise InputError(f"Prefect's server {late}; see its messages")
 
 
 def install(*deployments: str) -> None:
     """Create the pools, deployments and automations that this checkout's files describe."""
-    for command in (
+    for words in (
         [sys.executable, "-m", "flows.server"],
         ["prefect", "--no-prompt", "deploy", *deployments],
     ):
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise InputError(f"{' '.join(command)} failed: {done.stdout}{done.stderr}")
+            raise InputError(f"{' '.join(words)} failed: {done.stdout}{done.stderr}")
 
 
 if __name__ == "__main__":
-    with one_line_errors():
+    with command():
         take_no_words("schedule", __doc__)
         main()

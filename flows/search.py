@@ -27,6 +27,7 @@ from prefect.settings import (
 from prefect.states import Cancelled, Completed, Failed
 from pydantic import Field
 
+from flows import command
 from flows.clones import ROOT, temporary_clone
 from flows.coordinator import DEPLOYMENT, Trials, online
 from flows.gate import approve
@@ -36,7 +37,6 @@ from flows.repro import has_remote
 from flows.schedule import POOL, free_port, service
 from flows.stages import refused
 from flows.trial import ref_of
-from mnist_pipeline.__main__ import one_line_errors
 from mnist_pipeline.files import InputError, parse_json, read_params, write_atomically
 from mnist_pipeline.leash import leashed
 from mnist_pipeline.review.audit import warn_of_changes
@@ -118,8 +118,7 @@ def propose(found: Trials, ranking: pd.DataFrame, branch: str) -> str:
         raise InputError("no trial was trained")
     git(found.folder, "checkout", "--quiet", ref_of(found.commit, best), "--", *COMMITTED)
     verdict = approve(found.folder, "branch", ALPHA)
-    where = push(found.folder, branch, "branch", verdict)
-    return f"{'nothing new' if where == branch else where}: {verdict}"
+    return f"{push(found.folder, branch, 'branch', verdict)}: {verdict}"
 
 
 def search_here(**options: Any) -> State[Any]:
@@ -174,6 +173,9 @@ def parse(here: list[str]) -> dict[str, Any]:
     words = parser.parse_args()
     options, others = {"grid": parse_json(words.grid, "grid")}, [*here, *words.others]
     options |= {name: value for name, _, value in (one.partition("=") for one in others)}
+    for key, values in options["grid"].items():  # Prefect would say it with pydantic's own types
+        if not isinstance(values, list | dict):
+            raise InputError(f"grid: {key}: expected a list or a range, found {values!r}")
     try:
         with disable_logger("prefect.flows"):  # it would say the same at length
             return search.validate_parameters(options)
@@ -183,5 +185,5 @@ def parse(here: list[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    with one_line_errors():
+    with command():
         main()

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from prefect.settings import get_current_settings
 
+from flows import command
 from flows.clones import ROOT
 from flows.coordinator import name_of, online
 from flows.publish import COMMITTED
 from flows.search import search_here
 from flows.trial import ref_of
-from mnist_pipeline.__main__ import one_line_errors
 from mnist_pipeline.files import InputError
 from mnist_pipeline.review import noise
 from mnist_pipeline.review.git import git
@@ -39,5 +39,5 @@ if __name__ == "__main__":
     workers = 0
     with suppress(InputError):  # no server, no pool
         workers = online() if get_current_settings().api.url else 0
-    with one_line_errors():
+    with command():
         noise.main(train if workers else None)

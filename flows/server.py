@@ -18,9 +18,8 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.settings import get_current_settings
 
-from flows import take_no_words
+from flows import command, take_no_words
 from flows.schedule import POOL, SEARCH
-from mnist_pipeline.__main__ import one_line_errors
 from mnist_pipeline.files import InputError
 
 FLOWS = ["retrain", "collect", "trial", "search"]
@@ -92,6 +91,6 @@ def content(automation: AutomationCore) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    with one_line_errors():
+    with command():
         take_no_words("server", __doc__)
         main()

@@ -10,8 +10,8 @@ from typing import Any
 
 import gto.api
 
+from flows import command
 from flows.clones import temporary_clone
-from mnist_pipeline.__main__ import one_line_errors
 from mnist_pipeline.files import METRICS, InputError, parse_yaml
 from mnist_pipeline.metrics import parse_metrics
 from mnist_pipeline.review.git import git
@@ -109,5 +109,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with one_line_errors():
+    with command():
         main()

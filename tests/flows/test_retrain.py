@@ -5,8 +5,10 @@ from unittest.mock import Mock
 import pytest
 from conftest import git
 from flows import retrain
+from flows.clones import temporary_clone
 from prefect.logging import disable_run_logger
 from prefect.states import Completed
+from service import change, retrained, roll_back
 
 from mnist_pipeline.files import InputError
 
@@ -69,3 +71,20 @@ def test_flow_ends_as_publishing_does(origin, monkeypatch, pushed, end):
     assert (state.name, state.message) == end
     assert len({call.args[0] for call in push.call_args_list}) == len(pushed)
     assert connect.call_count == 2 * len(pushed)
+
+
+def test_metrics_are_shown_beside_productions(origin, monkeypatch):
+    """As the gate compares with production, even if main has other ones, as after a rollback."""
+    shown: list[str] = []
+    for errors in (9, 7):
+        change(origin, errors=errors)
+        retrained(origin)
+    roll_back(origin)
+    monkeypatch.setattr(
+        retrain.artifacts, "create_markdown_artifact", lambda text, key: shown.append(text)
+    )
+    with temporary_clone(str(origin), "main") as folder:
+        retrain.show_metrics(folder)
+    (table,) = shown
+    assert "mnist-cnn@v1.0.0" in table.splitlines()[0]
+    assert "| accuracy | 0.991" in " ".join(table.split())

@@ -1,11 +1,13 @@
 """make schedule on a machine where it cannot work."""
 
+import signal
 import socket
 import subprocess
+import sys
 from urllib.request import proxy_bypass
 
 import pytest
-from conftest import python, refusal
+from conftest import ROOT, python, refusal
 from flows import schedule, server
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -47,7 +49,7 @@ def test_server_that_ends_is_not_waited_for():
     """Its own messages say why."""
     with subprocess.Popen(["false"]) as server:
         server.wait()
-    with pytest.raises(InputError, match="Prefect's server does not answer"):
+    with pytest.raises(InputError, match="Prefect's server has ended"):
         schedule.wait_for_health(server)
 
 
@@ -60,6 +62,17 @@ def test_where_no_server_answers_nothing_is_installed(capsys, url, expected):
     with temporary_settings({PREFECT_API_URL: url}):
         said = refusal(server.main, capsys)
     assert said.startswith(f"PREFECT_API_URL: expected {expected}")
+
+
+def test_interrupt_while_the_flows_load():
+    """Ctrl-C in the first seconds: no traceback."""
+    words = [sys.executable, "-X", "importtime", "-m", "flows.collect"]
+    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as tool:
+        next(text for text in tool.stderr if "prefect" in text)
+        tool.send_signal(signal.SIGINT)
+        rest = tool.stderr.read()
+    assert tool.returncode == -signal.SIGINT
+    assert "Traceback" not in rest
 
 
 @pytest.mark.parametrize(("module", "word"), [("collect", "--help"), ("schedule", "help")])

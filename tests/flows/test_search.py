@@ -156,6 +156,7 @@ def test_refused_before_a_server_starts(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(clones, "HOME", tmp_path)
     monkeypatch.setattr(search, "service", lambda *_, **__: pytest.fail("it was started"))
     for grid, says in (
+        ('{"train.lr": 0.5}', "grid: train.lr: expected a list or a range, found 0.5"),
         ('{"train.speed": [1]}', "values: train.speed: unknown key"),
         ('{"train.lr": {"low": 1, "high": 2}}', "trials: expected a number, such as trials=20"),
     ):

@@ -10,6 +10,7 @@ from flows.retrain import publish_result
 from flows.trial import push_experiment
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Failed
+from service import repository
 
 from mnist_pipeline.files import InputError
 
@@ -21,12 +22,21 @@ def test_failed_stage_is_the_last(origin, tmp_path, monkeypatch, remote, flags):
     if not remote:
         assert dvc(tmp_path / "clone", "remote", "remove", "store").returncode == 0
     for fault, end in ((InputError("boom"), "Refused"), (RuntimeError("boom"), "Failed")):
-        stage = Mock(side_effect=fault)
-        stage.name = "download"
-        monkeypatch.setattr(stages, "STAGES", [stage, stage])
+        first, second = Mock(side_effect=fault), Mock()
+        first.name, second.name = "train", "evaluate"
+        monkeypatch.setattr(stages, "STAGES", [first, second])
         state = stages.run_stages(tmp_path / "clone", force=True)
-        assert (state.type, state.name, state.message) == ("FAILED", end, "download: boom")
-        stage.assert_called_once_with("download", tmp_path / "clone", flags)
+        assert (state.type, state.name, state.message) == ("FAILED", end, "train: boom")
+        first.assert_called_once_with("train", tmp_path / "clone", flags)
+        second.assert_not_called()
+
+
+def test_stage_without_a_task_is_refused(tmp_path):
+    """It would never run, and the model would not learn what it prepares. No other stage runs."""
+    repository(tmp_path, {"dvc.yaml": "stages: {download: {cmd: a}, prepare: {cmd: b}}"})
+    state = stages.run_stages(tmp_path, force=False)
+    assert state.name == "Refused"
+    assert state.message.startswith("dvc.yaml: prepare: expected a task for each stage")
 
 
 def test_download_and_train_are_tried_again():

@@ -26,7 +26,7 @@ def table(origin) -> str:
 def test_publications_rollback_and_the_next_result(origin):
     """The next patch version is in production; no schedule brings back one that was taken back."""
     assert retrained(origin) == "main, mnist-cnn@v1.0.0"
-    assert retrained(origin) == "main"  # nothing new
+    assert retrained(origin) == "nothing new"
     change(origin, source=b"better")
     assert retrained(origin) == "main, mnist-cnn@v1.0.1"
     assert roll_back(origin) == "v1.0.0 takes the place of v1.0.1 in prod"
@@ -60,7 +60,7 @@ def test_what_people_merge_is_published(origin):
         assert push(late, "main", "main", "better") is None
     assert git(origin, "for-each-ref") == before
     shutil.rmtree(origin.parent / "store")
-    assert retrained(origin) == "main"  # nothing to publish: no remote is asked
+    assert retrained(origin) == "nothing new"  # so no remote is asked
     assert not (origin.parent / "store").exists()
 
 
@@ -74,7 +74,7 @@ def test_a_commit_that_is_a_version_already(origin):
     assert retrained(origin) == "main, mnist-cnn@v1.0.2"
     assert git(origin, "rev-parse", "main^").strip() == first
     assert prod(origin) == "v1.0.2"
-    assert retrained(origin) == "main"  # nothing new
+    assert retrained(origin) == "nothing new"
 
 
 def test_the_gate_compares_with_production(origin):

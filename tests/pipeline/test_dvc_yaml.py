@@ -12,8 +12,8 @@ from mnist_pipeline.__main__ import COMPUTING
 from mnist_pipeline.files import NEW_TEST, NEW_TRAIN
 from mnist_pipeline.mnist import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 
-STAGES = ["download", "train", "evaluate", "save"]
 PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")
+STAGES = [*PIPELINE["stages"]]
 
 
 def outputs(stage: str, kinds: tuple[str, ...] = ("outs", "metrics", "plots")) -> dict[str, Any]:

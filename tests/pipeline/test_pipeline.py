@@ -72,6 +72,16 @@ def test_make_run_is_dvc_repro_and_a_summary(undisturbed, tmp_path):
     assert not (repo / "build").exists()
 
 
+def test_data_of_ones_own_may_lie_in_data(tmp_path):
+    """What dvc add tracks there, DVC finds by itself, to push or to check out."""
+    repo = copy_of_project(tmp_path / "repo")
+    write_atomically(repo / "data/raw/own.csv", b"1,2,3")
+    assert dvc(repo, "add", "data/raw/own.csv").returncode == 0
+    (repo / "data/raw/own.csv").unlink()
+    dvc(repo, "checkout")  # the cache lacks what the stages write
+    assert (repo / "data/raw/own.csv").read_bytes() == b"1,2,3"
+
+
 # A checkout's own code, though another checkout is the one installed
 
 

@@ -130,7 +130,7 @@ def test_a_spool_that_cannot_be_written(server: Server) -> None:
     SPOOL.touch()
     reply = ask(server, "/corrections/7", SEVEN)
     assert reply.status_code == 400
-    assert "File exists" in reply.json()["detail"]
+    assert reply.json()["detail"].endswith("cannot be written: File exists")
 
 
 def test_requests_at_once(server: Server) -> None:

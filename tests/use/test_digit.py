@@ -197,10 +197,22 @@ def test_no_digit(picture):
         seen(picture)
 
 
-def test_several_digits():
-    """Two that lie apart."""
+@pytest.mark.parametrize("second", [200, 90])
+def test_several_digits(second):
+    """Two that lie apart, or near each other."""
     with pytest.raises(InputError, match="expected one digit, found several"):
-        seen(drawing([(50, 60), (50, 220)], [(200, 60), (200, 220)]))
+        seen(drawing([(50, 60), (50, 220)], [(second, 60), (second, 220)]))
+
+
+def test_what_reaches_the_rim():
+    """A finger or a pen is not the digit, though it is larger; but a digit alone may be there."""
+    seven = [(130, 130), (190, 130), (150, 220)]
+    held = drawing(seven, width=8)
+    ImageDraw.Draw(held).ellipse((-20, 60, 60, 100), fill=90)
+    ImageDraw.Draw(held).line([(80, 274), (240, 268)], fill=0, width=8)
+    assert alike(seen(held), seen(drawing(seven, width=8))) > 0.97
+    tall = drawing([(140, 0), (140, 279)])
+    assert alike(seen(tall), seen(drawing([(140, 40), (140, 240)], width=14))) > 0.97
 
 
 def test_too_many_pixels():

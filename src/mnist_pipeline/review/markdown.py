@@ -194,7 +194,7 @@ def shift(change: Change) -> str | None:
     if isinstance(old, bool | str | None) or isinstance(new, bool | str | None):
         return None
     by = new - old
-    size = f"{by:+,}" if isinstance(by, int) else f"{by:+.2g}"
+    size = f"{by:+,}" if isinstance(by, int) else f"{by:+.3g}"
     return size.replace("-", "−", 1)
 
 

@@ -150,7 +150,7 @@ def judge(folders: list[Path], notes: list[str]) -> dict[str, Any]:
     elif old.test_set != new.test_set or old.metrics.total != new.metrics.total:
         reason = f"another test set: its MD5s in {LOCK} or its number of images differ"
     elif any(old.errors[at].label != new.errors[at].label for at in old.errors.keys() & new.errors):
-        reason = "another test set: the same images have other labels"
+        reason = "another test set: the same images have other labels, or classes have other names"
     judged = {"verdict": "not comparable", "reason": reason} if reason else judge_answers(old, new)
     return judged | {"new": attempt(notes, "new images", judge_new, folders, old, new)}
 

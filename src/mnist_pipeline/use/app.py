@@ -22,7 +22,7 @@ from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.requests import ClientDisconnect
 
-from mnist_pipeline.files import InputError, load_params
+from mnist_pipeline.files import InputError, explain_refusal, load_params
 from mnist_pipeline.use import network, versions
 from mnist_pipeline.use.digit import read_digit
 from mnist_pipeline.use.spool import AppParams, keep
@@ -96,7 +96,8 @@ def make_app(served: Served, most: int) -> FastAPI:
 
 async def refuse(_: Request, error: Exception) -> Response:
     """The answer to a bad picture, or if the spool cannot be written."""
-    return JSONResponse({"detail": str(error)}, 400)
+    why = explain_refusal(error) if isinstance(error, OSError) else str(error)
+    return JSONResponse({"detail": why}, 400)
 
 
 @routes.post("/predict")

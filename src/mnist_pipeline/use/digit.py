@@ -31,8 +31,12 @@ DARK = 32  # of 255, added everywhere: in the dark, differences mean little
 FAINT = 0.06  # of the paper's light: less contrast is no digit
 REACH = 16  # pixels: half the gap that a broken stroke may have
 ANOTHER = 0.4  # of the largest part's ink: a part with more is another digit
+TALL, LARGE = 0.6, 0.25  # of the digit's height, of its largest part: two such parts are two digits
+LEAST = 20 + 2 * REACH  # pixels: a twentieth of the picture, which a digit has at least, and REACH
 DIRT = 0.03  # of the largest part's size: less is dirt
+EIGHT = np.ones((3, 3))  # pixels that touch at a corner are connected, too
 NOTHING = "expected a digit, found none"
+SEVERAL = "expected one digit, found several"
 
 Grey = NDArray[np.float64]  # (H, W)
 
@@ -68,7 +72,7 @@ def read_picture(file: Path | BinaryIO) -> Image.Image:
 def flatten(picture: Image.Image) -> Image.Image:
     """A picture of 8 bits. Transparent parts become white, or black below light ink."""
     if picture.mode[0] in "IF":  # 16 or 32 bits, which Pillow would cut off at 255
-        values = np.asarray(picture, dtype=np.float64)
+        values = np.nan_to_num(np.asarray(picture, dtype=np.float64), posinf=0, neginf=0)
         return Image.fromarray((255 * values / max(values.max(), 1)).clip(0).astype(np.uint8))
     if picture.has_transparency_data:
         seen = picture.convert("RGBA")
@@ -129,17 +133,35 @@ def is_ink_light(grey: Grey) -> bool:
 def find_digit(ink: Grey) -> NDArray[np.bool_]:
     """Where the digit is, (H, W): the largest group of parts that lie near each other."""
     strong = ink > 0.25
-    grown = ndimage.distance_transform_edt(~strong) <= REACH
-    groups, count = ndimage.label(grown, np.ones((3, 3)))
-    amounts = ndimage.sum_labels(ink * strong, groups, range(1, count + 1))
+    near = ndimage.distance_transform_edt(~strong) <= REACH
+    groups, count = ndimage.label(near, EIGHT)
+    amounts = ndimage.sum_labels(ink * strong, groups, range(1, count + 1)) * find_inside(groups)
     order = np.argsort(amounts)
     if count > 1 and amounts[order[-2]] > ANOTHER * amounts[order[-1]]:
-        raise InputError("expected one digit, found several")
+        raise InputError(SEVERAL)
     mask = strong & (groups == order[-1] + 1)
-    parts, number = ndimage.label(mask, np.ones((3, 3)))
+    parts, number = ndimage.label(mask, EIGHT)
     sizes = ndimage.sum_labels(mask, parts, range(1, number + 1))
+    heights = np.array([rows.stop - rows.start for rows, _ in ndimage.find_objects(parts)])
+    whole = np.ptp(np.flatnonzero(mask.any(axis=1)))
+    if np.sum((heights > TALL * whole) & (sizes > LARGE * sizes.max())) > 1:
+        raise InputError(SEVERAL)
     kept: NDArray[np.bool_] = np.isin(parts, np.flatnonzero(sizes >= DIRT * sizes.max()) + 1)
     return kept
+
+
+def find_inside(groups: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Which groups are away from the rim, where fingers and a notebook's rings come in.
+
+    All of them, if none inside is as long as a digit: then the digit itself reaches the rim.
+    """
+    height, width = groups.shape
+    inside, long = np.ones((2, groups.max()), dtype=bool)
+    for group, (rows, columns) in enumerate(ndimage.find_objects(groups)):
+        ends = rows.start > 0, rows.stop < height, columns.start > 0, columns.stop < width
+        inside[group] = all(ends)
+        long[group] = max(rows.stop - rows.start, columns.stop - columns.start) > LEAST
+    return inside if any(inside & long) else np.ones_like(inside)
 
 
 def shrink(ink: Grey) -> Grey:

@@ -75,7 +75,8 @@ async function correct(label) {
 }
 
 async function request(path, body) {
-  const options = { method: body ? "POST" : "GET", body, signal: AbortSignal.timeout(10_000) };
+  const patience = 10_000 + (body?.size ?? 0) / 100; // ms: a photo may come over a slow line
+  const options = { method: body ? "POST" : "GET", body, signal: AbortSignal.timeout(patience) };
   const reply = await fetch(path, options).catch(() => null);
   $("gone").textContent = reply ? "" : "The server does not answer.";
   return reply?.json().catch(() => ({ detail: "the server failed" }));
