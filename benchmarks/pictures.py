@@ -47,11 +47,14 @@ def canvas(digit: Digit, rng: np.random.Generator) -> Image.Image:
     return field
 
 
-def photo(digit: Digit, rng: np.random.Generator, table: int = 0, shadow: bool = False) -> bytes:
+def photo(
+    digit: Digit, rng: np.random.Generator, table: int = 0, shadow: bool = False, hand: bool = False
+) -> bytes:
     """The canvas turned by up to 10°, in ink on paper or chalk on slate, in bad light, as JPEG.
 
     `table` adds that many pixels of a table around it, of a colour between the two. `shadow` adds
-    the edge of a shadow across it, which takes 20 to 60 % of the light.
+    the edge of a shadow across it, which takes 20 to 60 % of the light. `hand` adds a fingertip at
+    the rim, on the side where the digit is not.
     """
     turned = canvas(digit, rng).rotate(rng.uniform(-10, 10), Image.Resampling.BICUBIC)
     ink = np.asarray(turned, dtype=np.float64) / 255
@@ -65,6 +68,10 @@ def photo(digit: Digit, rng: np.random.Generator, table: int = 0, shadow: bool =
         around = ((top, table - top), (left, table - left))
         grey = np.pad(grey, around, constant_values=rng.uniform(*sorted(colours)))
     y, x = np.indices(grey.shape) / len(grey) - 0.5
+    if hand:
+        rim = 0.5 if np.average(x, weights=ink) < 0 else -0.5
+        finger = np.hypot(x - rim, y - rng.uniform(-0.5, 0.5)) < rng.uniform(0.05, 0.15)
+        grey[finger] = rng.uniform(*sorted(colours))
     grey *= 1 + 0.7 * (across[0] * x + across[1] * y) / np.hypot(*across)
     if shadow:
         angle, far, light = rng.uniform([0, -0.35, 0.4], [2 * np.pi, 0.35, 0.8])
@@ -72,6 +79,12 @@ def photo(digit: Digit, rng: np.random.Generator, table: int = 0, shadow: bool =
     soft = as_picture(grey).filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 2)))
     noisy = np.asarray(soft, dtype=np.float64) + rng.normal(0, 8, grey.shape)
     return encoded(as_picture(noisy), "JPEG")
+
+
+def pair(one: Digit, other: Digit) -> Image.Image:
+    """Two digits side by side, six times as large, white on black, without MNIST's margins."""
+    both = np.pad(np.hstack([one[:, 4:24], other[:, 4:24]]), 8)
+    return Image.fromarray(both).resize((both.shape[1] * 6, both.shape[0] * 6))
 
 
 def as_picture(grey: NDArray[np.float64]) -> Image.Image:
@@ -117,6 +130,8 @@ def main() -> None:
     taken = [photo(image, rng) for image in images]
     careless = [photo(image, rng, TABLE_SHOWN) for image in images]
     shaded = [photo(image, rng, shadow=True) for image in images]
+    held = [photo(image, rng, hand=True) for image in images]
+    two = [encoded(pair(*both), "PNG") for both in zip(images, images[::-1], strict=True)]
     originals = np.mean([answer(image) for image in images] == labels)
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "picture.jpg"
@@ -132,6 +147,8 @@ def main() -> None:
 | photographed | {count(answer, taken, labels)} |
 | photographed with {TABLE_SHOWN} pixels of the table | {count(answer, careless, labels)} |
 | photographed with the edge of a shadow across | {count(answer, shaded, labels)} |
+| photographed with a fingertip at the rim | {count(answer, held, labels)} |
+| two digits side by side | – | {count(answer, two, labels).partition("| ")[2]} |
 
 | a process | seconds |
 |---|---|
