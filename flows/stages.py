@@ -19,10 +19,10 @@ AWAY: list[float] = [5, 20, 60, 180]  # seconds to wait for git or the DVC remot
 def run_stages(folder: Path, force: bool) -> State[Any]:
     """Run the four stages in order, up to one that fails: Refused if it would fail again.
 
-    Refused, too, if dvc.yaml has another stage, since that would never run. First it
-    fetches data that dvc add or dvc import tracks; InputError if that cannot be had.
+    Refused, too, if dvc.yaml has another stage, since that would never run. First it fetches data
+    that dvc add or dvc import tracks; InputError if that cannot be had.
     """
-    there = parse_yaml(read_text(folder / "dvc.yaml"), "dvc.yaml")["stages"]
+    there = parse_yaml(read_text(folder / "dvc.yaml"), "dvc.yaml").get("stages", {})
     if others := there.keys() - {stage.name for stage in STAGES}:
         what = "expected a task for each stage in flows/stages.py, found none"
         return refused(f"dvc.yaml: {', '.join(sorted(others))}: {what}")

@@ -36,6 +36,7 @@ def trial(repository: str, commit: str, overrides: Overrides, name: str) -> Stat
         # To DVC, a commit under such a ref is an experiment; dvc exp save would take seconds.
         ref = ref_of(git(folder, "rev-parse", "HEAD").strip(), name)
         commit_result(folder, name)
+        # save, the last stage, refuses a model of too little accuracy.
         done = [] if exported else [stage.name for stage in STAGES[:-1]]
         push_experiment(folder, ref, done)
         return Completed(message=name if exported else f"{name}, without a model: {why}")

@@ -66,7 +66,7 @@ def test_where_no_server_answers_nothing_is_installed(capsys, url, expected):
 
 def test_interrupt_while_the_flows_load():
     """Ctrl-C in the first seconds: no traceback."""
-    words = [sys.executable, "-X", "importtime", "-m", "flows.collect"]
+    words = [sys.executable, "-X", "importtime", "-m", "flows.collect", "--help"]
     with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as tool:
         next(text for text in tool.stderr if "prefect" in text)
         tool.send_signal(signal.SIGINT)

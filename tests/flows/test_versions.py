@@ -87,7 +87,9 @@ def test_the_gate_compares_with_production(origin):
     change(origin, errors=2)
     assert retrained(origin) == "main, mnist-cnn@v1.0.1"
     change(origin, errors=9)
-    assert retrained(origin).startswith("significantly worse than the published model: 0 fixed, 7")
+    refusal = retrained(origin)
+    assert refusal.startswith("significantly worse than the published model: 0 fixed, 7")
+    assert refusal.endswith("; revert the change, or see docs/deployment.md: By hand")
     roll_back(origin, "v1.0.0")
     newer, older = table(origin).splitlines()
     words = ("log", "-1", "--format=%cs %h", "--abbrev=7", "mnist-cnn@v1.0.1")
