@@ -66,7 +66,7 @@ bench: setup  ## measure speed and memory against the classic program (an hour)
 bench-retraining: setup  ## measure what the schedule costs, and how soon a killed run is over (30 minutes)
 	@OMP_WAIT_POLICY=passive python benchmarks/retraining.py
 
-bench-pictures: setup  ## measure what a digit loses in a picture, and how long predict takes
+bench-pictures: setup  ## measure how accurate predict is on pictures, and how long it takes
 	@python benchmarks/pictures.py
 
 bench-corrections: setup  ## measure what one training learns from 170 corrections (10 minutes)
