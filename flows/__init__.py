@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 if sys.argv[0] == "-m" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # else an import prints a traceback: python -m
@@ -13,20 +14,15 @@ from mnist_pipeline.__main__ import heed_interrupts, one_line_errors
 
 
 @contextmanager
-def command() -> Iterator[None]:
-    """What `python -m flows.NAME` runs: errors end in one line, an interrupt in one word."""
+def command(description: str = "") -> Iterator[None]:
+    """What `python -m flows.NAME` runs: errors end in one line, an interrupt in one word.
+
+    A module that takes no words gives its description: --help prints it, other words are refused.
+    """
     heed_interrupts()
     with one_line_errors():
+        if description:
+            prog = f"python -m flows.{Path(sys.argv[0]).stem}"
+            plain = argparse.RawDescriptionHelpFormatter
+            argparse.ArgumentParser(prog, None, description, formatter_class=plain).parse_args()
         yield
-
-
-def take_no_words(name: str, description: str | None) -> None:
-    """Print the description of a module that takes no words if --help is asked for, and exit.
-
-    Any other word is refused.
-    """
-    argparse.ArgumentParser(
-        prog=f"python -m flows.{name}",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    ).parse_args()

@@ -12,7 +12,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows import command, take_no_words
+from flows import command
 from flows.clones import ROOT, temporary_clone
 from flows.publish import MOVED
 from flows.stages import connect, refused
@@ -107,6 +107,5 @@ def find_pushed(folder: Path) -> Known:
 
 
 if __name__ == "__main__":
-    with command():
-        take_no_words("collect", __doc__)
+    with command(__doc__):
         print(empty(SPOOL, ""))

@@ -20,7 +20,7 @@ from typing import IO
 import httpx
 import psutil
 
-from flows import command, take_no_words
+from flows import command
 from flows.clones import ROOT
 from mnist_pipeline.files import InputError
 from mnist_pipeline.leash import leashed
@@ -148,6 +148,5 @@ def install(*deployments: str) -> None:
 
 
 if __name__ == "__main__":
-    with command():
-        take_no_words("schedule", __doc__)
+    with command(__doc__):
         main()

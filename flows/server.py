@@ -18,7 +18,7 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.settings import get_current_settings
 
-from flows import command, take_no_words
+from flows import command
 from flows.schedule import POOL, SEARCH
 from mnist_pipeline.files import InputError
 
@@ -91,6 +91,5 @@ def content(automation: AutomationCore) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    with command():
-        take_no_words("server", __doc__)
+    with command(__doc__):
         main()
