@@ -7,7 +7,7 @@ from mnist_pipeline.files import InputError, read_params
 from mnist_pipeline.review.git import check_out, git
 from mnist_pipeline.review.markdown import describe
 from mnist_pipeline.review.result import LOCK, Result, check_answers, read_result
-from mnist_pipeline.review.statistics import Comparison, compare, compare_new
+from mnist_pipeline.review.statistics import compare, compare_new, weigh
 from mnist_pipeline.use.versions import PROD, read_tags
 
 
@@ -38,14 +38,9 @@ def approve(folder: Path, publish: str, alpha: float) -> str:
     plain = compare(old, new)
     for what, found in (("", plain), ("on new images: ", compare_new(old, new))):
         if found.verdict(alpha) == "regression":
-            reason = f"significantly worse than the published model: {what}{numbers(found)}"
+            reason = f"significantly worse than the published model: {what}{describe(weigh(found))}"
             raise InputError(f"{reason}; revert the change, or see docs/deployment.md: By hand")
-    return f"not significantly worse than the published model: {numbers(plain)}"
-
-
-def numbers(found: Comparison) -> str:
-    """A comparison in the report's words."""
-    return describe(len(found.fixed), len(found.broken), found.p_value)
+    return f"not significantly worse than the published model: {describe(weigh(plain))}"
 
 
 def sound_result(folder: Path) -> Result:

@@ -84,8 +84,7 @@ def verdict(report: Report) -> str:
     if found is None:
         return f"**{word}**: {code(report.reason, 200)}"
     where = "between" if word.startswith("No") else "in"
-    numbers = describe(found.fixed, found.broken, found.p_value)
-    line = f"**{word} {where} these weights** ({numbers})"
+    line = f"**{word} {where} these weights** ({describe(found)})"
     if report.spread is None:
         return f"{line}, seed-to-seed spread of this configuration not measured (`make noise`)"
     beyond = abs(found.fixed - found.broken) / found.total > report.spread.reach
@@ -120,8 +119,7 @@ def explain_new(new: NewImages) -> list[str]:
     judged, found = "", new.evidence
     if found:
         where = f"the {found.total:,} new test images that both models answered"
-        numbers = describe(found.fixed, found.broken, found.p_value)
-        judged = f"**{new.verdict.capitalize()}** on {where} ({numbers})"
+        judged = f"**{new.verdict.capitalize()}** on {where} ({describe(found)})"
     tests = sum(name.startswith(str(NEW_TEST)) for name in new.added)
     train = len(new.added) - tests
     added = f"New images added: {train:,} to train with, {tests:,} to test with."
@@ -129,9 +127,9 @@ def explain_new(new: NewImages) -> list[str]:
     return [judged, added if rows else "", tabulate("Images added", "label file", rows)]
 
 
-def describe(fixed: int, broken: int, p_value: float) -> str:
+def describe(found: Evidence) -> str:
     """A comparison in numbers."""
-    return f"{fixed:,} fixed, {broken:,} broken, p = {probability(p_value)}"
+    return f"{found.fixed:,} fixed, {found.broken:,} broken, p = {probability(found.p_value)}"
 
 
 def often(p_value: float) -> str:
