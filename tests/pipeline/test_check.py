@@ -12,6 +12,7 @@ from mnist_pipeline import check
     ("values", "message"),
     [
         ({"train.lr": [1.0, -1]}, "values: train.lr: expected greater than 0, found -1"),
+        ({"train.speed": [1]}, "values: train.speed: unknown key"),
         ({"train.lr": 0.5}, "values: train.lr: expected a list, found 0.5"),
         ({"train": [1]}, "values: train: expected a key of data, runtime"),
         ({"machine.threads": [1]}, "values: machine.threads: expected a key of data, runtime"),
