@@ -10,7 +10,7 @@ from conftest import python, set_params
 
 from mnist_pipeline import arithmetic, runtime
 from mnist_pipeline.arithmetic import RuntimeParams
-from mnist_pipeline.files import InputError
+from mnist_pipeline.files import WEIGHTS, InputError
 
 VERSION = torch.__version__.split("+")[0]
 CPUS = CPUINFO.read_text() if (CPUINFO := Path("/proc/cpuinfo")).exists() else ""
@@ -149,38 +149,35 @@ def test_portable_overrides_the_callers_variables_and_native_leaves_them(
 
 
 def test_the_libraries_load_with_the_variables_set(workspace):
-    """The command sets them before torch and numpy load, whatever its caller has set."""
+    """The command sets them before torch and numpy load, whatever its caller has set.
+
+    Evaluate and save leave torch's compiler alone, whose import takes seconds: nothing here is
+    compiled. torchvision's import would load it.
+    """
     code = """
-import importlib, os, sys
-from mnist_pipeline import __main__, files
-load = importlib.import_module
+import contextlib, importlib, os, sys, types
+from mnist_pipeline import __main__
+load, nothing = importlib.import_module, types.SimpleNamespace(main=lambda: None)
 def checked(name, package=None):
-    if name == "mnist_pipeline.train":
+    if name.startswith("mnist_pipeline."):
         assert not {"torch", "numpy"} & sys.modules.keys()
-        assert os.environ["TORCH_CPP_LOG_LEVEL"] == "FATAL"
-    return load(name, package)
+        assert os.environ.pop("TORCH_CPP_LOG_LEVEL") == "FATAL"
+        assert os.environ["ATEN_CPU_CAPABILITY"] == "avx2"
+    return nothing if name == "mnist_pipeline.train" else load(name, package)
 importlib.import_module = checked
-sys.argv = ["", "train"]
-files.write_atomically = lambda *_: None
-__main__.main()
-import torch
-assert torch.backends.cpu.get_cpu_capability() == "AVX2", torch.backends.cpu.get_cpu_capability()
-"""
-    set_params(train={"dry_run": True})
-    done = python("-c", code, cwd=workspace, ATEN_CPU_CAPABILITY="default")
-    assert done.returncode == 0, done.stderr
-
-
-def test_evaluate_and_save_leave_torchs_compiler_alone(workspace):
-    """Its import takes seconds, and nothing here is compiled; torchvision's loads it."""
-    code = """
-import sys
-from mnist_pipeline import arithmetic, evaluate, files, runtime, save
-runtime.start(files.load_params("runtime", arithmetic.RuntimeParams))
-print(*{"torch._dynamo", "torchvision"} & sys.modules.keys())
+for stage in ("train", "evaluate"):
+    os.environ["ATEN_CPU_CAPABILITY"] = "default"
+    sys.argv = ["", stage]
+    with contextlib.suppress(SystemExit):
+        __main__.main()
+import torch, mnist_pipeline.save
+print(torch.backends.cpu.get_cpu_capability(), *{"torch._dynamo", "torchvision"} & {*sys.modules})
 """
     done = python("-c", code, cwd=workspace)
-    assert (done.stdout, done.stderr) == ("\n", "")
+    assert (done.stdout, done.stderr) == (
+        "AVX2\n",
+        f"error: No such file or directory: {WEIGHTS}\n",
+    )
 
 
 @pytest.mark.skipif("model name" not in CPUS, reason="Linux names x86-64 processors there")
