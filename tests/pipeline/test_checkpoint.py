@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 import safetensors.torch
+import torch
 from conftest import ROOT, set_params
+from test_train import noise
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
@@ -24,10 +26,12 @@ WORK = {"parameters": {"lr": 1.0}}
 
 
 @pytest.fixture
-def repository(workspace):
-    """A stage's working folder in a DVC repository; short epochs."""
+def repository(workspace, monkeypatch):
+    """A stage's working folder in a DVC repository; few images."""
     (workspace / ".dvc").mkdir()
-    set_params(train={"validation_fraction": 0.8, "batch_size": 16})
+    few = noise(64)._replace(held_out=torch.arange(10))
+    monkeypatch.setattr(train, "read_training_data", lambda *_: (few, []))
+    set_params(train={"batch_size": 16})
     return workspace
 
 
