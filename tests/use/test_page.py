@@ -329,9 +329,9 @@ def test_no_correction_of_half_a_drawing(open_page: Open) -> None:
     """The buttons are there when the whole drawing is answered, not before."""
     page, held = open_page(), list[Route]()
     page.route("**/predict", lambda route: held.insert(0, route))
+    page.clock.pause_at("2100-01-01")  # so that half a stroke is not sent
     draw(page, SEVEN)
     wait_until(page, lambda: held)
-    page.clock.pause_at("2100-01-01")  # so that half a stroke is not sent
     page.mouse.down()
     held[0].continue_()
     expect(page.locator("#words")).to_have_text(ANSWER)
