@@ -140,10 +140,10 @@ def test_deleted_runs_neither_answer_nor_are_waited_for(service, monkeypatch):
         client.delete_flow_run(second)  # the other tests count the trials
 
 
-def test_refused_before_any_trial(service, origin, done):
+def test_refused_before_any_trial(service, done):
     """What only the schemas of params.yaml can see: the run ends as Refused, with exit status 2."""
     before = trials(service)
-    words = ("-m", "flows.search", '{"train.lr": [-1.0]}', f"repository={origin}")
+    words = ("-m", "flows.search", '{"train.lr": [-1.0]}', f"repository={service.origin}")
     refused = python(*words, cwd=service.checkout, **service.environment)
     assert refused.returncode == 2
     said = refused.stdout + refused.stderr
