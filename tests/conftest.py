@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psutil
 import pytest
@@ -192,11 +193,20 @@ def processes_in(folder: Path) -> list[psutil.Process]:
     return [one for one in everyone if (one.info["cwd"] or "").startswith(str(folder))]
 
 
-def refusal(main: Callable[[], None], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line on stderr with which a stage refuses bad input, and nothing else."""
-    with pytest.raises(SystemExit) as end, one_line_errors():
+def exit_status(main: Callable[[], None], *words: str | Path) -> Any:
+    """The exit status of a program that is called with these words."""
+    with (
+        patch.object(sys, "argv", ["", *map(str, words)]),
+        pytest.raises(SystemExit) as end,
+        one_line_errors(),
+    ):
         main()
-    assert end.value.code == 2
+    return end.value.code
+
+
+def refusal(main: Callable[[], None], capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The one line on stderr with which a program refuses bad input, and nothing else."""
+    assert exit_status(main, *words) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1, lines
     return lines[0].removeprefix("error: ")

@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import sys
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -160,9 +159,8 @@ def test_refused_before_a_server_starts(tmp_path, monkeypatch, capsys):
         ('{"train.lr": 0.5}', "grid: train.lr: expected a list or a range, found 0.5"),
         ('{"train.lr": {"low": 1, "high": 2}}', "trials: expected a number, such as trials=20"),
     ):
-        monkeypatch.setattr(sys, "argv", ["", grid])
         with temporary_settings({PREFECT_API_URL: ""}):
-            assert refusal(search.main, capsys).startswith(says)
+            assert refusal(search.main, capsys, grid).startswith(says)
 
 
 def test_what_is_refused_is_the_commits(tmp_path, monkeypatch, capsys):
@@ -176,9 +174,9 @@ def test_what_is_refused_is_the_commits(tmp_path, monkeypatch, capsys):
     for module, name, value in ((clones, "HOME", tmp_path), (search, "ROOT", checkout)):
         monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(search, "plan", lambda *_: None)
-    monkeypatch.setattr(sys, "argv", ["", '{"train.lr": [1.0]}', "publish=branch"])
     with temporary_settings({PREFECT_API_URL: ""}):
-        assert refusal(search.main, capsys).startswith("publish: expected a DVC remote")
+        said = refusal(search.main, capsys, '{"train.lr": [1.0]}', "publish=branch")
+    assert said.startswith("publish: expected a DVC remote")
 
 
 @pytest.mark.parametrize("branch", ["main", ""])

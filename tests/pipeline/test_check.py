@@ -18,10 +18,9 @@ from mnist_pipeline import check
         ({"machine.threads": [1]}, "values: machine.threads: expected a key of data, runtime"),
     ],
 )
-def test_values_are_refused_by_name(workspace, monkeypatch, capsys, values, message):
+def test_values_are_refused_by_name(workspace, capsys, values, message):
     """One line: the key, what was expected, what was found."""
-    monkeypatch.setattr("sys.argv", ["check", json.dumps(values)])
-    assert refusal(check.main, capsys).startswith(message)
+    assert refusal(check.main, capsys, json.dumps(values)).startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -32,8 +31,7 @@ def test_values_are_refused_by_name(workspace, monkeypatch, capsys, values, mess
         ({"machine": {"processes": 8}}, "train.micro_batches"),
     ],
 )
-def test_params_are_refused_by_name(workspace, monkeypatch, capsys, params, key):
+def test_params_are_refused_by_name(workspace, capsys, params, key):
     """Values of params.yaml are refused as by their stage, also two that exclude each other."""
     set_params(**params)
-    monkeypatch.setattr("sys.argv", ["check"])
     assert f"params.yaml: {key}: expected" in refusal(check.main, capsys)

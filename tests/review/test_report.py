@@ -8,12 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import dvc, git, python
+from conftest import dvc, exit_status, git, python
 from dvc.repo.experiments.refs import EXEC_BASELINE, ExpRefInfo
 from pets import WRONG, commit, edit, lock, make_project, plant, plant_new, write
 from ruamel.yaml import YAML
 
-from mnist_pipeline.__main__ import one_line_errors
 from mnist_pipeline.files import InputError
 from mnist_pipeline.review import report
 from mnist_pipeline.review.report import build
@@ -40,14 +39,12 @@ def repo(origin, tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def run(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+def run(capsys) -> Callable[..., tuple[int, str, str]]:
     """Runs the report as a program that is asked for a verdict: exit status, output, errors."""
 
     def program(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["report", *words, "--fail-on", "regression"])
-        with pytest.raises(SystemExit) as end, one_line_errors():
-            report.main()
-        return end.value.code, *capsys.readouterr()
+        status = exit_status(report.main, *words, "--fail-on", "regression")
+        return status, *capsys.readouterr()
 
     return program
 

@@ -1,9 +1,9 @@
 """Pictures into data/new: in MNIST's form, in the folder that their pixels decide, once."""
 
-import sys
+from functools import partial
 
 import pytest
-from conftest import refusal
+from conftest import exit_status, refusal
 from PIL import Image
 from test_digit import SEVEN, drawing
 
@@ -13,13 +13,7 @@ from mnist_pipeline.mnist import TRAIN_IMAGES, TRAIN_LABELS
 from mnist_pipeline.new_images import read_new
 from mnist_pipeline.use import add_images
 
-
-def run(monkeypatch, *words: str) -> int:
-    """The exit status of a command line."""
-    monkeypatch.setattr(sys, "argv", ["add-images", *map(str, words)])
-    with pytest.raises(SystemExit) as end:
-        add_images.main()
-    return end.value.code
+run = partial(exit_status, add_images.main)
 
 
 def draw(path, width: int = 20) -> None:
@@ -33,61 +27,59 @@ def added() -> list[str]:
     return [name for folder in (NEW_TRAIN, NEW_TEST) for name in read_new(folder)[0]]
 
 
-def test_label_and_pictures(workspace, monkeypatch, capsys):
+def test_label_and_pictures(workspace, capsys):
     """Each says where it went; a second time, or with another label, it is refused by name."""
     for width in range(10, 20):
         draw(workspace / f"{width}.png", width)
-    assert run(monkeypatch, "7", *sorted(workspace.glob("1?.png"))) == 0
+    assert run("7", *sorted(workspace.glob("1?.png"))) == 0
     said = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
     assert sorted(path.rpartition("/")[2] for path in said.values()) == sorted(added())
     assert len(added()) == 10
     for label in ("7", "1"):
         draw(workspace / "new.png", 25 + int(label))
-        assert run(monkeypatch, label, workspace / "10.png", workspace / "new.png") == 2
+        assert run(label, workspace / "10.png", workspace / "new.png") == 2
         where = said[str(workspace / "10.png")]
         expected = f"error: {workspace / '10.png'}: expected a new image, found it in {where}\n"
         assert capsys.readouterr().err == expected
     assert len(added()) == 12  # the others were added
 
 
-def test_folder_with_subfolders(workspace, monkeypatch, capsys):
+def test_folder_with_subfolders(workspace, capsys):
     """The subfolder is the label; other files, and a picture with two labels, are refused."""
     draw(workspace / "all/7/a.png", 12)
     draw(workspace / "all/9/again.png", 12)
     draw(workspace / "all/3/b.png", 14)
     (workspace / "all/3/notes.txt").write_text("three")
     (workspace / "all/3/.DS_Store").write_text("a file manager's")
-    assert run(monkeypatch, workspace / "all") == 2
+    assert run(workspace / "all") == 2
     assert {name[0] for name in added()} == {"3", "7"}
     no_picture, again = capsys.readouterr().err.splitlines()
     assert "all/3/notes.txt: expected a picture" in no_picture
     assert "all/9/again.png: expected a new image, found it in data/new/" in again
 
 
-def test_mnists_own_images_are_refused(workspace, monkeypatch, capsys):
+def test_mnists_own_images_are_refused(workspace, capsys):
     """They would be trained twice, or trained and tested."""
     images, _ = read_pairs(TRAIN_IMAGES, TRAIN_LABELS)
     Image.fromarray(images[5]).save(workspace / "known.png")
-    assert run(monkeypatch, "3", workspace / "known.png") == 2
+    assert run("3", workspace / "known.png") == 2
     expected = f"expected a new image, found it in MNIST ({TRAIN_IMAGES.name}, 5)"
     assert expected in capsys.readouterr().err
     assert added() == []
 
 
-def test_a_damaged_file_of_mnists_is_named(workspace, monkeypatch, capsys):
+def test_a_damaged_file_of_mnists_is_named(workspace, capsys):
     """As train would name it; nobody could say whether a picture is new."""
     TRAIN_IMAGES.write_bytes(b"junk")
-    monkeypatch.setattr(sys, "argv", ["add-images", "7", "a.png"])
-    said = refusal(add_images.main, capsys)
+    said = refusal(add_images.main, capsys, "7", "a.png")
     assert said.startswith(f"{TRAIN_IMAGES}: expected a whole gzip file, found: ")
 
 
 @pytest.mark.parametrize(
     "words", [["12", "a.png"], ["7"], ["nowhere"], ["all", "a.png"], ["", "a"]]
 )
-def test_other_command_lines_are_refused(workspace, monkeypatch, capsys, words):
+def test_other_command_lines_are_refused(workspace, capsys, words):
     """One line that says what is expected."""
     draw(workspace / "all/7/a.png")
-    monkeypatch.setattr(sys, "argv", ["add-images", *words])
-    assert "expected a label 0 to 9 and pictures" in refusal(add_images.main, capsys)
+    assert "expected a label 0 to 9 and pictures" in refusal(add_images.main, capsys, *words)
     assert added() == []

@@ -1,16 +1,18 @@
 """The command predict: a line for each picture, for people or programs, and for each bad file."""
 
 import json
-import sys
+from functools import partial
 
 import pytest
 import torch
-from conftest import python, refusal
+from conftest import exit_status, python, refusal
 from test_digit import SEVEN, drawing
 
 from mnist_pipeline.export import onnx_bytes
 from mnist_pipeline.model import Net
 from mnist_pipeline.use import predict
+
+run = partial(exit_status, predict.main)
 
 
 @pytest.fixture
@@ -25,20 +27,12 @@ def pictures(tmp_path, monkeypatch):
     (tmp_path / "notes.txt").write_text("seven")
 
 
-def run(monkeypatch, *words: str) -> int:
-    """The exit status of a command line."""
-    monkeypatch.setattr(sys, "argv", ["predict", *words])
-    with pytest.raises(SystemExit) as end:
-        predict.main()
-    return end.value.code
-
-
-def test_a_line_a_picture(pictures, monkeypatch, capsys):
+def test_a_line_a_picture(pictures, capsys):
     """The digit, its probability, the runner-up; as JSON the same."""
-    assert run(monkeypatch, "seven.png", "seven.png") == 0
+    assert run("seven.png", "seven.png") == 0
     text, same = capsys.readouterr().out.splitlines()
     assert text == same
-    assert run(monkeypatch, "seven.png", "--json") == 0
+    assert run("seven.png", "--json") == 0
     answer = json.loads(capsys.readouterr().out)
     first, second = answer["probability"], answer["runner_up_probability"]
     assert first > 0.1
@@ -48,9 +42,9 @@ def test_a_line_a_picture(pictures, monkeypatch, capsys):
     assert text == f"seven.png: {expected}"
 
 
-def test_bad_pictures_do_not_stop_the_others(pictures, monkeypatch, capsys):
+def test_bad_pictures_do_not_stop_the_others(pictures, capsys):
     """A line on stderr for each, and exit status 2 at the end."""
-    assert run(monkeypatch, "none.png", "notes.txt", "empty.png", "seven.png") == 2
+    assert run("none.png", "notes.txt", "empty.png", "seven.png") == 2
     said = capsys.readouterr()
     assert said.out.startswith("seven.png: ")
     assert said.err.splitlines() == [
@@ -60,18 +54,16 @@ def test_bad_pictures_do_not_stop_the_others(pictures, monkeypatch, capsys):
     ]
 
 
-def test_other_models(pictures, monkeypatch, capsys):
+def test_other_models(pictures, capsys):
     """A file that save did not write, a missing file, and an empty stage name are refused."""
-    monkeypatch.setattr(sys, "argv", ["predict", "seven.png", "--model", "notes.txt"])
-    assert refusal(predict.main, capsys).startswith("notes.txt: expected an ONNX file")
-    monkeypatch.setattr(sys, "argv", ["predict", "seven.png", "--model", "none.onnx"])
+    refused = partial(refusal, predict.main, capsys, "seven.png")
+    assert refused("--model", "notes.txt").startswith("notes.txt: expected an ONNX file")
     said = "none.onnx: expected an ONNX file that save wrote, found none; "
     said += "make run writes one (of digits: in build/digits)"
-    assert refusal(predict.main, capsys) == said
-    monkeypatch.setattr(sys, "argv", [*sys.argv, "--repository", "."])
-    assert refusal(predict.main, capsys).startswith("--repository: expected a version of it")
-    monkeypatch.setattr(sys, "argv", ["predict", "seven.png", "--stage", ""])
-    assert "git ls-remote" in refusal(predict.main, capsys)  # no repository here
+    assert refused("--model", "none.onnx") == said
+    both = refused("--model", "none.onnx", "--repository", ".")
+    assert both.startswith("--repository: expected a version of it")
+    assert "git ls-remote" in refused("--stage", "")  # no repository here
 
 
 def test_neither_torch_nor_dvc_is_loaded():
