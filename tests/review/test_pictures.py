@@ -47,6 +47,7 @@ def test_picture_that_is_none_is_said(folders, tmp_path):
     new.mkdir(parents=True)
     Image.new("L", (28, 28)).save(new / "7-0.png")
     assert illustrate(folders, tmp_path / "pictures") == []
+    assert (tmp_path / "pictures/new_images.png").is_file()
     short = (new / "7-0.png").read_bytes().replace(b"\0\0\0\x0dIHDR", b"\0\0\0\x05IHDR")
     for content in (short, b"no"):
         (new / "7-0.png").write_bytes(content)

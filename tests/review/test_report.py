@@ -98,13 +98,12 @@ def test_new_images_have_a_verdict_of_their_own(repo, run, answers, differ, expe
     (repo / "data/new/train/._hidden.png").touch()  # a Mac's
     head = commit(repo)
     words = (f"--base={base}", f"--head={head}")
-    ended, text, _ = run(*words, "--json", "--pictures=pictures")
+    ended, text, _ = run(*words, "--json")
     found = Report.model_validate_json(text).new
     assert (found.verdict, ended) == expected
     assert found.evidence.total == 8
     assert found.evidence.fixed + found.evidence.broken == differ
     assert found.added == [f"data/new/test/{new}", "data/new/train/trained.png"]
-    assert (repo / "pictures/new_images.png").is_file()
     text = run(*words)[1]
     line = f"**{expected[0].capitalize()}** on the 8 new test images that both models answered"
     assert line in text
