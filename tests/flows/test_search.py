@@ -171,9 +171,9 @@ def test_what_is_refused_is_the_commits(tmp_path, monkeypatch, capsys):
     checkout = copy_of_project(tmp_path / "checkout")
     set_params(checkout, train={"validation_fraction": 0.0})
     (checkout / ".dvc/config.local").write_text("[core]\n    remote = mine\n")
-    for module, name, value in ((clones, "HOME", tmp_path), (search, "ROOT", checkout)):
-        monkeypatch.setattr(module, name, value)
-    monkeypatch.setattr(search, "plan", lambda *_: None)
+    monkeypatch.setattr(clones, "HOME", tmp_path)
+    for name, value in (("ROOT", checkout), ("plan", lambda *_: None), ("service", None)):
+        monkeypatch.setattr(search, name, value)
     with temporary_settings({PREFECT_API_URL: ""}):
         said = refusal(search.main, capsys, '{"train.lr": [1.0]}', "publish=branch")
     assert said.startswith("publish: expected a DVC remote")
