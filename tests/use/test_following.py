@@ -140,15 +140,18 @@ def test_kill_in_mid_fetch(origin, tmp_path):
         serves(url, "v1.0.1")
 
 
-def test_a_version_by_name_or_stage(origin):
+def test_a_version_by_name_or_stage(tmp_path, monkeypatch):
     """The one in production, or any other; a refusal names those that exist."""
+    origin = small_registry(tmp_path)
+    monkeypatch.setattr(network.versions, "fetch", lambda *_: model(0))
 
     def chosen(*words: str) -> str:
         network.add_options(parser := argparse.ArgumentParser())
         options = parser.parse_args(["--repository", str(origin), *words])
         return network.choose(options).version
 
-    git(origin, "tag", "--annotate", "--message=by hand", "mnist-cnn@v1.0.1", "main")
+    for tag in ("mnist-cnn@v1.0.0", "mnist-cnn#prod#1", "mnist-cnn@v1.0.1"):
+        git(origin, "tag", "--annotate", "--message=by hand", tag, "main")
     assert [chosen(), chosen("--version", "v1.0.1")] == ["v1.0.0", "v1.0.1"]
     expected = r"dev: expected a version of mnist-cnn, or a stage .*; versions: v1.0.0, v1.0.1"
     with pytest.raises(InputError, match=expected):
