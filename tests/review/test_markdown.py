@@ -66,6 +66,8 @@ def report(**changes) -> Report:
 def full(text: str) -> Report:
     """A report that has a text wherever it may have one, as often as it may."""
     odd = side(name=text, stale=[text] * 60)
+    names = {"added": [text] * 1000, "removed": [text]}
+    new = NewImages(verdict="too few to judge", evidence=evidence(), **names)
     return report(
         base=odd,
         head=odd,
@@ -73,7 +75,7 @@ def full(text: str) -> Report:
         reason=text,
         evidence=None,
         spread=spread(0.001),
-        new=NewImages(verdict="too few to judge", evidence=evidence(), added=[text] * 1000),
+        new=new,
         flips=[Flip(index=10**6, label=text, old=text, new=text)] * 1000,
         changes=[Change(file=text, name=text, old=text, new=text)] * 2000,
         stages=[Step(name=text, changed=[text] * 60, after=[text] * 60)] * 100,
@@ -137,9 +139,10 @@ def rendered(tmp_path, monkeypatch, capsys):
     def program(content: bytes, refused: bool = False) -> str:
         path = Path("report.json")
         path.write_bytes(content)
-        monkeypatch.setattr(sys, "argv", ["markdown", str(path), "--head", COMMIT])
+        words = [str(path), "--head", COMMIT]
         if refused:
-            return refusal(markdown.main, capsys)
+            return refusal(markdown.main, capsys, *words)
+        monkeypatch.setattr(sys, "argv", ["markdown", *words])
         markdown.main()
         return capsys.readouterr().out
 

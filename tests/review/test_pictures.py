@@ -68,6 +68,18 @@ def test_new_images_are_counted_beyond_those_shown(folders, monkeypatch):
     assert sum(len(axis.images) for axis in figure.axes) == 2
 
 
+def test_new_images_that_go_or_get_another_label(folders):
+    """What is gone is red; an image with another label stands beside itself."""
+    for folder, names in zip(folders, (("1-a", "3-b"), ("7-a",)), strict=True):
+        (folder / "data/new/train").mkdir(parents=True)
+        for name in names:
+            Image.new("L", (28, 28)).save(folder / f"data/new/train/{name}.png")
+    figure = pictures.new_images(folders)
+    assert figure.get_suptitle().startswith("1 images added (blue: to test with), 2 removed (red)")
+    shown = [(axis.get_title(), axis.title.get_color()) for axis in figure.axes if axis.images]
+    assert shown == [("1", "tab:red"), ("7", "black"), ("3", "tab:red")]
+
+
 def test_confusion_counts_the_errors(folders):
     """A row for each label and a column for each prediction, in the order of the classes."""
     for axis in pictures.confusion(folders).axes:

@@ -1,6 +1,7 @@
 """The report on real repositories: from git alone, and never more than its files say."""
 
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -107,7 +108,33 @@ def test_new_images_have_a_verdict_of_their_own(repo, run, answers, differ, expe
     text = run(*words)[1]
     line = f"**{expected[0].capitalize()}** on the 8 new test images that both models answered"
     assert line in text
-    assert "New images added: 1 to train with, 1 to test with." in text
+    assert "New images added: 1 to train with, 1 to test with; removed: 0; with another" in text
+
+
+def test_new_images_that_go_or_get_another_label(repo, run):
+    """A test set that shrinks, and a corrected label, are what a reviewer must see."""
+    plant_new(repo, dict.fromkeys(NEW, "7"))
+    base = commit(repo)
+    gone, renamed = (repo / "data/new/test" / name for name in NEW[:2])
+    gone.unlink()
+    renamed.rename(renamed.with_name(f"1{renamed.name[1:]}"))
+    text = run(f"--base={base}", f"--head={commit(repo)}")[1]
+    assert "added: 0 to train with, 0 to test with; removed: 1; with another label: 1." in text
+    assert f"| `data/new/test/{NEW[0][2:]}` | `{NEW[0][0]}` | – |" in text
+    assert f"| `data/new/test/{NEW[1][2:]}` | `{NEW[1][0]}` | `1` |" in text
+
+
+def test_first_result_of_a_project(repo, run):
+    """Nothing to compare with: its numbers are shown, and nothing is stale or unreadable."""
+    git(repo, "rm", "--quiet", "-r", "dvc.lock", "metrics")
+    base = commit(repo)
+    git(repo, "checkout", "--quiet", "HEAD~1", "--", "dvc.lock", "metrics")
+    status, text, _ = run(f"--base={base}", f"--head={commit(repo)}", "--json")
+    found = Report.model_validate_json(text)
+    assert (found.verdict, status) == ("not comparable", 2)
+    assert found.reason.startswith("no baseline: dvc.lock: expected a file")
+    assert ("accuracy", None, 0.95) in {(each.name, each.old, each.new) for each in found.changes}
+    assert found.base.stale == found.head.stale == found.notes == []
 
 
 def test_answers_that_are_gone_are_told(repo, run):
@@ -131,7 +158,8 @@ def test_metrics_edited_by_hand_are_not_judged(repo, run):
     assert status == 2
     assert text.startswith("**Warning: dvc.lock is stale.**")
     assert "`evaluate: metrics/errors.csv: modified`" in text
-    assert "**Not comparable**: `no result: metrics/metrics.json: edited by hand" in text
+    assert "**Not comparable**: `no result: metrics/metrics.json: expected the file whose" in text
+    assert "found another one: run dvc repro, and commit dvc.lock and metrics/`" in text
 
 
 @pytest.mark.parametrize("side", ["base", "head"])
@@ -191,12 +219,12 @@ def test_no_message_names_the_temporary_folder(repo, tmp_path, monkeypatch):
     """Wherever it lies, and whoever says it."""
     (place := tmp_path / "my +place").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(place))
-    (repo / "dvc.lock").unlink()
+    (repo / "metrics/environment.json").unlink()
     commit(repo)
     write(repo, "dvc.yaml", {"stages": []})
     notes = build("HEAD", None).notes
     assert "head: 'dvc.yaml' validation failed" in notes
-    assert "stages: [Errno 2] No such file or directory: 'dvc.lock'" in notes
+    assert "metrics: [Errno 2] No such file or directory: 'metrics/environment.json'" in notes
 
 
 def test_bug_is_no_regression(repo, run, monkeypatch):
@@ -413,8 +441,14 @@ def test_shallow_clone_takes_no_older_base(repo, run, tmp_path, monkeypatch):
     assert git(tmp_path / "shallow", "merge-base", "origin/main", "origin/change")  # an older one
     status, _, error = run("--base=origin/main", "--head=origin/change")
     assert status == 2
-    assert error.endswith("this clone is shallow: git fetch --unshallow\n")
+    advice = error.rpartition("this clone is shallow: ")[2]
     assert run("--base=origin/main")[0] == 0  # whose own tip is the merge base
+    git(tmp_path, "clone", "--quiet", "--depth=1", "--branch=change", f"file://{repo}", "one")
+    monkeypatch.chdir(tmp_path / "one")
+    status, _, error = run("--base=origin/main")
+    assert (status, error.rpartition("this clone is shallow: ")[2]) == (2, advice)
+    git(tmp_path / "one", *shlex.split(advice)[1:])
+    assert run("--base=origin/main")[0] == 0
     monkeypatch.chdir(repo)
     assert run("--base=main", "--head=change")[0] == 0
 

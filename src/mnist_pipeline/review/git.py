@@ -84,7 +84,8 @@ def resolve(top: Path, name: str) -> str:
             found = resolve_rev(scm, name) if name else name  # DVC takes an empty one for HEAD
         return git(top, "rev-parse", "--verify", f"{found}^{{commit}}").strip()
     except Exception as error:  # from DVC or from libgit2, which reads no SHA-256
-        raise InputError(f"{name}: expected a commit or an experiment of DVC: {error}") from error
+        what = f"expected a commit or an experiment of DVC: {error}{_advise(top)}"
+        raise InputError(f"{name}: {what}") from error
 
 
 def is_experiment(top: Path, commit: str) -> bool:
@@ -100,16 +101,23 @@ def merge_base(top: Path, base: str, head: str) -> str:
     Raises InputError if they have no commit in common. In a shallow clone the true merge base may
     have been cut off, so an older one is refused as well.
     """
-    shallow = git(top, "rev-parse", "--is-shallow-repository").strip() == "true"
+    advice = _advise(top)
     try:
         commits = git(top, "merge-base", "--all", base, head).split()
         commit = commits[0] if len(commits) == 1 else base
     except InputError:
         commit = ""
-    if commit and (commit == base or not shallow):
+    if commit and (commit == base or not advice):
         return commit
-    advice = "; this clone is shallow: git fetch --unshallow" if shallow else ""
     raise InputError(f"{base[:7]} and {head[:7]}: expected a commit in common, found none{advice}")
+
+
+def _advise(top: Path) -> str:
+    """How to get the rest of a shallow clone's history and branches; empty for a whole clone."""
+    if git(top, "rev-parse", "--is-shallow-repository").strip() == "false":
+        return ""
+    branches = "'refs/heads/*:refs/remotes/origin/*'"
+    return f"; this clone is shallow: git fetch --unshallow origin {branches}"
 
 
 def check_out(top: Path, commit: str, folder: Path) -> None:

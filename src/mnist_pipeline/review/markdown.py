@@ -74,7 +74,8 @@ def warn(what: str, side: Side) -> str:
         return f"**Warning: whether {what} is stale is not known.**"
     if not side.stale:
         return ""
-    head = f"**Warning: {what} is stale.** The numbers belong to other code or parameters:"
+    why = "It does not belong to the files beside it; `dvc repro` brings it up to date:"
+    head = f"**Warning: {what} is stale.** {why}"
     return "\n".join([head, "", *(f"- {code(each, 200)}" for each in side.stale[:ROWS])])
 
 
@@ -115,16 +116,25 @@ def explain(found: Evidence, spread: Spread | None) -> list[str]:
 
 
 def explain_new(new: NewImages) -> list[str]:
-    """The verdict on the new test images, and how many images were added."""
+    """The verdict on the new test images, and which images came, went or got another label."""
     judged, found = "", new.evidence
     if found:
         where = f"the {found.total:,} new test images that both models answered"
         judged = f"**{new.verdict.capitalize()}** on {where} ({describe(found)})"
-    tests = sum(name.startswith(str(NEW_TEST)) for name in new.added)
-    train = len(new.added) - tests
-    added = f"New images added: {train:,} to train with, {tests:,} to test with."
-    rows = [[Path(name).name[:1], name] for name in new.added]
-    return [judged, added if rows else "", tabulate("Images added", "label file", rows)]
+    before, after = map(label_by_pixels, (new.removed, new.added))
+    added, removed = after.keys() - before.keys(), before.keys() - after.keys()
+    tests = sum(name.startswith(str(NEW_TEST)) for name in added)
+    counts = (
+        f"New images added: {len(added) - tests:,} to train with, {tests:,} to test with;"
+        f" removed: {len(removed):,}; with another label: {len(before) - len(removed):,}."
+    )
+    rows = [[name, before.get(name), after.get(name)] for name in sorted(before | after)]
+    return [judged, counts if rows else "", tabulate("New images", "image base head", rows)]
+
+
+def label_by_pixels(names: list[str]) -> dict[str, str]:
+    """The labels of new images, by their names without the label."""
+    return {str(Path(name).parent / Path(name).name[2:]): Path(name).name[:1] for name in names}
 
 
 def describe(found: Evidence) -> str:

@@ -42,18 +42,24 @@ def write(path: Path, figure: Figure) -> None:
 
 
 def new_images(folders: list[Path]) -> Figure | None:
-    """The first images that were added, each under its label, those to test with in blue."""
-    if not (names := sorted(find_new(folders[1]) - find_new(folders[0]))):
+    """The first images that only one side has, each under its label there.
+
+    One that got another label is there twice: as removed, then as added.
+    """
+    before, after = map(find_new, folders)
+    names = sorted(before ^ after, key=lambda name: (Path(name).name[1:], name in after))
+    if not names:
         return None
     rows = -(-len(names[:SHOWN]) // ACROSS)
     figure = Figure(figsize=(0.7 * ACROSS, 0.95 * rows + 0.5), dpi=110, layout="constrained")
-    figure.suptitle(f"{len(names):,} images added, each under its label; blue: to test with")
+    counts = f"{len(after - before):,} images added (blue: to test with)"
+    figure.suptitle(f"{counts}, {len(before - after):,} removed (red); each under its label")
     for axis in (axes := figure.subplots(rows, ACROSS, squeeze=False).ravel()):
         axis.axis("off")
     for axis, name in zip(axes, names[:SHOWN], strict=False):
-        axis.imshow(imread(folders[1] / name), cmap="gray_r", vmin=0, vmax=1)
-        test = name.startswith(str(NEW_TEST))
-        axis.set_title(Path(name).name[0], color="tab:blue" if test else "black")
+        axis.imshow(imread(folders[name in after] / name), cmap="gray_r", vmin=0, vmax=1)
+        color = "tab:blue" if name.startswith(str(NEW_TEST)) else "black"
+        axis.set_title(Path(name).name[0], color=color if name in after else "tab:red")
     return figure
 
 

@@ -96,15 +96,17 @@ def look(
 ) -> Report:
     """The whole report on the base's and the head's folder."""
     notes: list[str] = []
+    ran = [folder for folder in folders if (folder / LOCK).exists()]
+    both = len(ran) == len(folders)  # a new project has no result to compare with
     sides = [
         Side(name=name, commit=commit, stale=attempt(notes, folder.name, stale, folder))
         for name, commit, folder in zip(names, commits, folders, strict=True)
     ]
     metrics = attempt(notes, "metrics", differing, *folders, "metrics") or []
     params = attempt(notes, "params", differing, *folders, "params") or []
-    stages = attempt(notes, "stages", affected, *folders) or []
-    spread = attempt(notes, "seed spread", read_spread, folders)
-    if pictures:
+    stages = attempt(notes, "stages", affected, *folders) if both else []
+    spread = attempt(notes, "seed spread", read_spread, ran)
+    if pictures and both:
         from mnist_pipeline.review.pictures import illustrate  # noqa: PLC0415 (matplotlib is slow)
 
         notes += map(explain_fault, illustrate(folders, pictures))
@@ -114,7 +116,7 @@ def look(
         head=head,
         **judge(folders, notes),
         changes=metrics + params,
-        stages=stages,
+        stages=stages or [],
         spread=spread,
         notes=notes,
     )
@@ -166,7 +168,7 @@ def judge_answers(old: Result, new: Result) -> dict[str, Any]:
 
 
 def judge_new(folders: list[Path], old: Result, new: Result) -> NewImages | None:
-    """The verdict on the new test images, and those that were added; None if there are none.
+    """The verdict on the new test images, and which came and went; None if there are none.
 
     None for a dry run, too, whose answers mean nothing. Raises InputError as `check_answers` does.
     """
@@ -178,7 +180,8 @@ def judge_new(folders: list[Path], old: Result, new: Result) -> NewImages | None
     evidence = weigh(found) if found.total else None
     enough = evidence and evidence.least
     verdict = found.verdict(ALPHA) if enough else "too few to judge"
-    return NewImages(verdict=verdict, evidence=evidence, added=sorted(after - before))
+    names = {"added": sorted(after - before), "removed": sorted(before - after)}
+    return NewImages(verdict=verdict, evidence=evidence, **names)
 
 
 def flip(index: int, old: Result, new: Result) -> Flip:

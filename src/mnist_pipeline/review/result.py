@@ -57,11 +57,10 @@ def _read(folder: Path, path: Path, written: dict[str, str]) -> str:
     """The text of a file. InputError if it is not the one that dvc.lock names."""
     if not (folder / path).is_file():
         raise InputError(f"{path}: expected a file, found none")
-    text, expected = read_text(folder / path), written.get(str(path))
-    md5 = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
-    if md5 != expected:
-        what = f"expected the MD5 of {LOCK}, {expected}, found {md5}"
-        raise InputError(f"{path}: edited by hand: {what}")
+    text = read_text(folder / path)
+    if hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() != written.get(str(path)):
+        what = f"expected the file whose MD5 is in {LOCK}, found another one"
+        raise InputError(f"{path}: {what}: run dvc repro, and commit {LOCK} and {path.parent}/")
     return text
 
 

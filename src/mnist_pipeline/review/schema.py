@@ -80,7 +80,8 @@ class NewImages(Record):
 
     verdict: Verdict | Literal["too few to judge"]
     evidence: Evidence | None  # on those that both models answered; None: there are none
-    added: list[str]  # their files
+    added: list[str]  # files that only the head has; with another label, a file has another name
+    removed: list[str] = Field(default=[])  # files that only the base has
 
 
 class Report(Record):

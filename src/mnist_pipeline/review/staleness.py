@@ -25,7 +25,12 @@ def open_folder(folder: Path) -> Repo:
 
 
 def stale(folder: Path) -> list[str]:
-    """What dvc.lock and metrics/ should have and do not, a line each: "stage: what"."""
+    """What dvc.lock and metrics/ should have and do not, a line each: "stage: what".
+
+    Nothing without dvc.lock: there is no result that could be stale.
+    """
+    if not (folder / LOCK).exists():
+        return []
     with open_folder(folder) as repo:
         steps = _steps(repo, outputs=True)
     return [
@@ -83,15 +88,16 @@ def _is_data(path: Path, known: Iterable[str]) -> bool:
 
 
 def differing(old: Path, new: Path, kind: str) -> list[Change]:
-    """The "metrics" or "params" that differ between two folders.
+    """The "metrics" or "params" that differ between two folders; without dvc.lock: no metrics.
 
     Raises OSError or one of DVC's own errors for a file that cannot be read.
     """
     sides = []
     for folder in (old, new):
         with open_folder(folder) as repo:
-            shown = getattr(repo, kind).show(on_error="raise")
-        sides.append(format_dict(shown[""]["data"]))
+            there = kind == "params" or (folder / LOCK).exists()
+            shown = getattr(repo, kind).show(on_error="raise")[""]["data"] if there else {}
+        sides.append(format_dict(shown))
     return [
         Change(file=file, name=key, old=each["old"], new=each["new"])
         for file, values in sorted(diff(*sides).items())
