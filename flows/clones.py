@@ -18,7 +18,8 @@ from mnist_pipeline.files import PARAMS, InputError
 from mnist_pipeline.review.git import clone, git
 
 ROOT = Path(__file__).resolve().parent.parent
-Key = Annotated[str, Field(pattern=r"^[a-z]+\.[a-z_][a-z0-9_]*$")]  # train.lr
+KEY = r"^[a-z]+\.[a-z_][a-z0-9_]*$"  # train.lr
+Key = Annotated[str, Field(pattern=KEY)]
 Value = bool | int | float | str
 Overrides = Annotated[  # the schema alone would let keys pass that do not match the pattern
     dict[Key, Value], Field(json_schema_extra={"additionalProperties": False})

@@ -3,6 +3,7 @@
 python -m flows.collect    # from this checkout's data/spool to its origin
 """
 
+import platform
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def collect(repository: str = "", spool: str = "") -> State[None]:
     """
     try:
         connect(repository)
-        return Completed(message=empty(Path(spool or ROOT / SPOOL), repository))
+        here = Path(spool or ROOT / SPOOL)
+        return Completed(message=f"{empty(here, repository)}, from {platform.node()}:{here}")
     except InputError as error:
         return refused(str(error))
 

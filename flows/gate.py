@@ -32,7 +32,7 @@ def approve(folder: Path, publish: str, alpha: float) -> str:
     if old.test_set != new.test_set:
         reason = "not comparable: the published model was tested on other images"
         if publish == "main":
-            raise InputError(reason)
+            raise InputError(f"{reason}; see docs/deployment.md: By hand")
         return reason
     check_answers(folder, old, new)
     plain = compare(old, new)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import optuna
 from optuna.distributions import (
@@ -19,7 +19,7 @@ from optuna.distributions import (
 from pydantic import Field
 
 from flows.clones import Key, Overrides, Value
-from mnist_pipeline.files import InputError, Record, read_params
+from mnist_pipeline.files import InputError, Record
 from mnist_pipeline.review.ranking import SEED
 
 
@@ -39,10 +39,11 @@ Sampler = Literal["grid", "random", "tpe"]
 Space = dict[str, BaseDistribution]
 
 
-def check(folder: Path, grid: Grid) -> None:
-    """Raises InputError for values that the schemas of a clone's params.yaml refuse.
+def check(folder: Path, grid: Grid) -> dict[str, list[Value]]:
+    """The values of a grid, of a range the two ends, as a clone's own code has them: 1 or 1.0.
 
-    This runs in a child process, because the clone's own code decides, and it loads torch.
+    Raises InputError for values that the clone's schemas refuse. This runs in a child process,
+    because that code loads torch.
     """
     bounds = {
         key: one if isinstance(one, list) else [one.low, one.high] for key, one in grid.items()
@@ -57,17 +58,18 @@ def check(folder: Path, grid: Grid) -> None:
     )
     if done.returncode != 0:
         raise InputError(done.stderr.strip().rpartition("\n")[2].removeprefix("error: "))
+    checked: dict[str, list[Value]] = json.loads(done.stdout.splitlines()[-1])
+    return checked
 
 
-def to_space(grid: Grid, params: dict[str, Any]) -> Space:
+def to_space(grid: Grid, checked: dict[str, list[Value]]) -> Space:
     """A checked grid in Optuna's terms. Raises InputError for a range without values."""
     space: Space = {}
     for key, values in grid.items():
-        section, _, name = key.partition(".")
         try:
             if isinstance(values, list):
                 space[key] = CategoricalDistribution(values)
-            elif all(isinstance(x, int) for x in (params[section][name], values.low, values.high)):
+            elif all(isinstance(end, int) for end in checked[key]):
                 space[key] = IntDistribution(int(values.low), int(values.high), log=values.log)
             else:
                 space[key] = FloatDistribution(values.low, values.high, log=values.log)
@@ -90,9 +92,8 @@ def plan(
 
     Raises InputError for what a clone's params.yaml, the sampler or Optuna does not accept.
     """
-    check(folder, grid)
     seeds = to_seeds(grid.get(SEED))
-    space = to_space(grid, read_params(folder))
+    space = to_space(grid, check(folder, grid))
     space.pop(SEED, None)
     return space, seeds, *create_study(space, sampler, seed, trials)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dvc.config import Config
+from dvc.config_schema import RelPath
 
 from mnist_pipeline.files import InputError
 from mnist_pipeline.leash import leashed
@@ -51,14 +52,29 @@ def run_stage(stage: str, folder: Path, flags: list[str], say: Callable[[str], N
 
 
 def run_dvc(folder: Path, *words: str) -> str:
-    """Run dvc; returns what it printed. Raises InputError with dvc's last line if it fails."""
+    """Run dvc; returns what it printed. Raises InputError with dvc's first error if it fails."""
     done = subprocess.run(["dvc", *words], cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        last = (done.stdout + done.stderr).partition(ADVERT)[0].strip().rpartition("\n")[2]
-        raise InputError(f"dvc {words[0]}: {last}")
+        lines = (done.stdout + done.stderr).partition(ADVERT)[0].strip().splitlines()
+        why = next((line for line in lines if line.startswith("ERROR: ")), "".join(lines[-1:]))
+        raise InputError(f"dvc {words[0]}: {why}")
     return done.stdout
 
 
 def has_remote(folder: Path) -> bool:
-    """Whether a clone's data can be pushed and pulled: it has a default DVC remote."""
-    return "remote" in Config(str(folder / ".dvc"))["core"]
+    """Whether a clone's data can be pushed and pulled: it has a default DVC remote.
+
+    InputError for a folder that is named relative to the checkout: the clone would use another one.
+    """
+    config = Config(str(folder / ".dvc"))
+    name = config["core"].get("remote")
+    if isinstance(config["remote"].get(name, {}).get("url"), RelPath):
+        what = "expected an address or an absolute path, found a relative one"
+        raise InputError(f"DVC remote {name}: {what}")
+    return name is not None
+
+
+def require_remote(folder: Path) -> None:
+    """Raises InputError if a clone's data cannot be pushed."""
+    if not has_remote(folder):
+        raise InputError("publish: expected a default DVC remote for the data, found none")

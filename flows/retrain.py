@@ -13,7 +13,7 @@ from pydantic import Field
 from flows.clones import Overrides, override_params, temporary_clone
 from flows.gate import approve
 from flows.publish import push
-from flows.repro import run_dvc
+from flows.repro import require_remote, run_dvc
 from flows.stages import connect, refused, run_stages
 from flows.versions import taken_back
 from mnist_pipeline.files import METRICS, InputError
@@ -54,6 +54,8 @@ def retrain(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
             with temporary_clone(repository, branch) as folder:
                 if publish == "main":
                     check_branch(folder, branch)
+                if publish != "none":
+                    require_remote(folder)  # before hours of training
                 if overrides:
                     override_params(folder, overrides)
                 end = run_stages(folder, force)

@@ -6,7 +6,9 @@ Runs on the server that Prefect's profile names. If it names none: this machine,
 """
 
 import argparse
+import inspect
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -28,16 +30,16 @@ from prefect.states import Cancelled, Completed, Failed
 from pydantic import Field
 
 from flows import command
-from flows.clones import ROOT, temporary_clone
+from flows.clones import KEY, ROOT, temporary_clone
 from flows.coordinator import DEPLOYMENT, Trials, online
 from flows.gate import approve
-from flows.points import Grid, Sampler, Space, explore, plan
+from flows.points import Grid, Range, Sampler, Space, explore, plan
 from flows.publish import COMMITTED, push
-from flows.repro import has_remote
+from flows.repro import require_remote
 from flows.schedule import POOL, free_port, service
 from flows.stages import refused
 from flows.trial import ref_of
-from mnist_pipeline.files import InputError, parse_json, read_params, write_atomically
+from mnist_pipeline.files import InputError, parse_json, read_params, validate, write_atomically
 from mnist_pipeline.leash import leashed
 from mnist_pipeline.review.audit import warn_of_changes
 from mnist_pipeline.review.git import git
@@ -99,8 +101,8 @@ def check_ranking(folder: Path, grid: Grid, publish: str) -> None:
     held_out = grid.get(key, [read_params(folder)["train"]["validation_fraction"]])
     if 0 in held_out if isinstance(held_out, list) else held_out.low == 0:
         raise InputError(f"{key}: expected above 0, as the held-out images rank the trials")
-    if publish == "branch" and not has_remote(folder):
-        raise InputError("publish: expected a DVC remote for the data, found none")
+    if publish == "branch":
+        require_remote(folder)
 
 
 def show(trials: pd.DataFrame, text: str, space: Space) -> None:
@@ -171,17 +173,31 @@ def parse(here: list[str]) -> dict[str, Any]:
     parser.add_argument("grid", help="as JSON")
     parser.add_argument("others", nargs="*", metavar="NAME=VALUE", help="such as parallel=4")
     words = parser.parse_args()
-    options, others = {"grid": parse_json(words.grid, "grid")}, [*here, *words.others]
+    options, others = {"grid": parse_json(words.grid or "{}", "grid")}, [*here, *words.others]
     options |= {name: value for name, _, value in (one.partition("=") for one in others)}
-    for key, values in options["grid"].items():  # Prefect would say it with pydantic's own types
-        if not isinstance(values, list | dict):
-            raise InputError(f"grid: {key}: expected a list or a range, found {values!r}")
+    check_form(options)
     try:
         with disable_logger("prefect.flows"):  # it would say the same at length
             return search.validate_parameters(options)
     except (ParameterTypeError, SignatureMismatchError) as error:
         faults = str(error).removeprefix("Flow run received invalid parameters:")
         raise InputError(f"search: {faults}") from error
+
+
+def check_form(options: dict[str, Any]) -> None:
+    """Raises InputError for what Prefect would refuse, too, but with pydantic's own types."""
+    known = inspect.signature(search).parameters
+    if unknown := options.keys() - known.keys():
+        raise InputError(f"{', '.join(sorted(unknown))}: expected one of {', '.join(known)}")
+    if not options["grid"]:
+        raise InputError('grid: expected values, such as {"train.lr": [0.5, 1]}, found none')
+    for key, values in options["grid"].items():
+        if not re.fullmatch(KEY, key):
+            raise InputError(f"grid: {key}: expected a section and a name, such as train.lr")
+        if isinstance(values, dict):
+            validate(Range, values, "grid", key)
+        elif not isinstance(values, list) or not values:
+            raise InputError(f"grid: {key}: expected a list or a range, found {values!r}")
 
 
 if __name__ == "__main__":

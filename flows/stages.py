@@ -24,7 +24,7 @@ def run_stages(folder: Path, force: bool) -> State[Any]:
     """
     there = parse_yaml(read_text(folder / "dvc.yaml"), "dvc.yaml").get("stages", {})
     if others := there.keys() - {stage.name for stage in STAGES}:
-        what = "expected a task for each stage in flows/stages.py, found none"
+        what = f"expected a task for each stage in {ROOT}/flows/stages.py (pull there?), found none"
         return refused(f"dvc.yaml: {', '.join(sorted(others))}: {what}")
     if data := data_files(folder):
         run_dvc(folder, "pull", *data)

@@ -16,7 +16,7 @@ from mnist_pipeline.files import METRICS, InputError, parse_yaml
 from mnist_pipeline.metrics import parse_metrics
 from mnist_pipeline.review.git import git
 from mnist_pipeline.review.result import LOCK
-from mnist_pipeline.use.versions import ARTIFACT, PROD, Version, fetch, find, read_tags
+from mnist_pipeline.use.versions import ARTIFACT, PROD, Tags, Version, fetch, find, read_tags
 
 FIRST = "v1.0.0"
 
@@ -60,17 +60,31 @@ def outputs(folder: Path, commit: str = "") -> dict[str, Any]:
     return {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", ())}
 
 
+def standing(tags: Tags) -> list[Version]:
+    """The versions that were in production, the present one last, without those taken back.
+
+    A version is taken back when a lower one follows it.
+    """
+    by_commit = {each.commit: each for each in tags.versions}
+    number = tags.versions.index
+    found: list[Version] = []
+    for version in (by_commit[commit] for commit in tags.stages[PROD] if commit in by_commit):
+        found = [each for each in found if number(each) < number(version)] + [version]
+    return found
+
+
 def rollback(folder: Path, name: str) -> str:
     """Put this version, or the one before, into production and push that; returns what was done.
 
-    Raises InputError if there is no such version, it is in production, or its data is gone.
+    The one before is the last one that was in production and was not taken back. Raises InputError
+    if there is no such version, it is in production, or its data is gone.
     """
     tags = read_tags(str(folder))
     prod = find(tags, PROD, None)
-    lower = tags.versions[: tags.versions.index(prod)]
-    if not name and not lower:
-        raise InputError(f"{prod.name}: expected a version before it, found none")
-    wanted = find(tags, None, name) if name else lower[-1]
+    *before, _ = standing(tags)
+    if not name and not before:
+        raise InputError(f"{prod.name}: expected a version in {PROD} before it, found none")
+    wanted = find(tags, None, name) if name else before[-1]
     if wanted == prod:
         raise InputError(f"{name}: expected a version other than the one in production")
     fetch(git(folder, "remote", "get-url", "origin").strip(), wanted)

@@ -77,11 +77,12 @@ pathlib.Path("models/weights").write_text(f"searched {train['lr']} {train['seed'
 history = f"epoch,validation_accuracy\\n1,{0.97 + train['seed'] / 100}\\n"
 pathlib.Path("metrics/history.csv").write_text(history)
 """
-CHECK = '''"""Every value is fine: the project's own check would load torch."""
+CHECK = '''"""Every value is fine as it is: the project's own check would load torch."""
+import sys
 
 
 def main() -> None:
-    pass
+    print(sys.argv[1])
 '''
 NINE = {"accuracy": 1.0, "loss": 0.1, "correct": 9, "total": 9, "recall": {}, "dry_run": False}
 

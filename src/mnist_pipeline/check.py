@@ -4,6 +4,7 @@ PYTHONPATH=src python -m mnist_pipeline check '{"train.lr": [0.5, 1.0]}'
 """
 
 import argparse
+import json
 from typing import Any
 
 from mnist_pipeline.arithmetic import RuntimeParams
@@ -33,21 +34,23 @@ def main() -> None:
     machine = load_params("machine", MachineParams)
     train, platform = load_params("train", TrainParams), load_params("runtime", RuntimeParams)
     check_combination(train, platform, machine.processes)
-    for key, values in others.items():
-        check(params, key, values)
+    checked = {key: check(params, key, values) for key, values in others.items()}
     print("params.yaml: every value is valid by itself")
+    if checked:
+        print(json.dumps(checked))
 
 
-def check(params: dict[str, Record], key: str, values: list[Any]) -> None:
-    """Raises InputError for a key that no stage depends on, or a value that it cannot have.
+def check(params: dict[str, Record], key: str, values: list[Any]) -> list[Any]:
+    """Values for a key, as its schema has them: 1 becomes 1.0 where it may be a fraction.
 
-    Each value is checked alone: two that exclude each other are found when a stage runs.
+    Raises InputError for a key that no stage depends on, or a value that it cannot have. Each value
+    is checked alone: two that exclude each other are found when a stage runs.
     """
     section, _, name = key.partition(".")
     if not isinstance(values, list):
         raise InputError(f"values: {key}: expected a list, found {values!r}")
     if section not in params or not name:
         raise InputError(f"values: {key}: expected a key of {', '.join(params)}")
-    for value in values:
-        changed = params[section].model_dump() | {name: value}
-        validate(SCHEMAS[section], changed, "values", section)
+    schema, others = SCHEMAS[section], params[section].model_dump()
+    changed = [validate(schema, others | {name: value}, "values", section) for value in values]
+    return [getattr(each, name) for each in changed]

@@ -1,6 +1,7 @@
 """A DVC stage as a child: how it fails, and how it ends with the process that runs it."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import ROOT, processes_in
-from flows.repro import OWN_FAULT, run_stage
+from flows.repro import OWN_FAULT, run_dvc, run_stage
 from service import repository
 
 from mnist_pipeline import download, leash
@@ -55,6 +56,18 @@ def test_missing_mirror_is_no_fault_of_the_stage(tmp_path):
     with pytest.raises(InputError) as error:
         download.fetch(TEST_LABELS.name, tmp_path, [str(tmp_path / "nowhere")])
     assert not OWN_FAULT.match(f"error: {error.value}")
+
+
+def test_dvc_says_first_what_happened(tmp_path, monkeypatch):
+    """Its last line only counts the files."""
+    (tmp_path / "dvc").write_text(
+        "#!/bin/sh\necho fetching\necho ERROR: file a: no route to host >&2\n"
+        "echo ERROR: 2 files failed to upload >&2\nexit 1\n"
+    )
+    (tmp_path / "dvc").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(InputError, match=r"^dvc push: ERROR: file a: no route to host$"):
+        run_dvc(tmp_path, "push")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

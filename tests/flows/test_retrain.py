@@ -38,6 +38,24 @@ def test_refused_before_any_stage(origin, monkeypatch, parameters, reason):
 
 
 @pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ("", "publish: expected a default DVC remote for the data, found none"),
+        (
+            "[core]\n    remote = near\n['remote \"near\"']\n    url = ../../near\n",
+            "DVC remote near: expected an address or an absolute path, found a relative one",
+        ),
+    ],
+)
+def test_no_place_for_the_data(origin, monkeypatch, config, reason):
+    """Told before any stage; a relative path would lead from the clone to a folder of its own."""
+    change(origin, **{".dvc/config": config})
+    monkeypatch.setattr(retrain, "connect", retrain.connect.fn)
+    monkeypatch.setattr(retrain, "run_stages", lambda *_: pytest.fail("a stage was run"))
+    assert retrain.retrain.fn(repository=str(origin)).message == reason
+
+
+@pytest.mark.parametrize(
     ("pushed", "end"),
     [
         ([None, None, "main"], ("Completed", "main: better")),

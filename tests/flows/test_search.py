@@ -156,7 +156,11 @@ def test_refused_before_a_server_starts(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(clones, "HOME", tmp_path)
     monkeypatch.setattr(search, "service", lambda *_, **__: pytest.fail("it was started"))
     for grid, says in (
+        ("", "grid: expected values, such as"),
+        ('{"lr": [1]}', "grid: lr: expected a section and a name, such as train.lr"),
         ('{"train.lr": 0.5}', "grid: train.lr: expected a list or a range, found 0.5"),
+        ('{"train.lr": []}', "grid: train.lr: expected a list or a range, found []"),
+        ('{"train.lr": {"low": 1}}', "grid: train.lr.high: expected a value, found none"),
         ('{"train.lr": {"low": 1, "high": 2}}', "trials: expected a number, such as trials=20"),
     ):
         with temporary_settings({PREFECT_API_URL: ""}):

@@ -36,7 +36,8 @@ def test_publications_rollback_and_the_next_result(origin):
     assert retrained(origin) == "nothing published"
     change(origin, source=b"another")
     assert retrained(origin) == "main, mnist-cnn@v1.0.2"
-    assert roll_back(origin, "v1.0.1") == "v1.0.1 takes the place of v1.0.2 in prod"
+    assert roll_back(origin) == "v1.0.0 takes the place of v1.0.2 in prod"  # v1.0.1 was taken back
+    assert roll_back(origin, "v1.0.1") == "v1.0.1 takes the place of v1.0.0 in prod"
     assert prod(origin) == "v1.0.1"
     change(origin, source=b"1")  # main goes back to v1.0.0 by itself: no rollback is undone
     assert retrained(origin) == "main, mnist-cnn@v1.0.3"
@@ -117,7 +118,7 @@ def test_ten_comes_after_nine(origin):
 def test_refused_rollbacks(origin):
     """None before the first, the same, an unknown one, one without data: one line, and no tag."""
     retrained(origin)
-    with pytest.raises(InputError, match=r"v1.0.0: expected a version before it, found none"):
+    with pytest.raises(InputError, match=r"v1.0.0: expected a version in prod before it"):
         roll_back(origin)
     shutil.move(origin.parent / "store", origin.parent / "elsewhere")
     change(origin, source=b"better")

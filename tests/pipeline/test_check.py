@@ -23,6 +23,16 @@ def test_values_are_refused_by_name(workspace, capsys, values, message):
     assert refusal(check.main, capsys, json.dumps(values)).startswith(message)
 
 
+def test_values_are_shown_as_their_schema_has_them(workspace, monkeypatch, capsys):
+    """On the last line, for the search: a 1 where a fraction is allowed is 1.0."""
+    values = {"train.lr": [1, 0.5], "train.epochs": [1]}
+    monkeypatch.setattr("sys.argv", ["check", json.dumps(values)])
+    check.main()
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        '{"train.lr": [1.0, 0.5], "train.epochs": [1]}'
+    )
+
+
 @pytest.mark.parametrize(
     ("params", "key"),
     [

@@ -31,11 +31,11 @@ class Tags(NamedTuple):
     """What a repository's tags say."""
 
     versions: list[Version]  # the lowest first
-    stages: dict[str, str]  # the commit that each has
+    stages: dict[str, list[str]]  # the commits that each has had, the present one last
 
     def in_stage(self, stage: str) -> Version | None:
         """The version that a stage has; None where it has none."""
-        commit = self.stages.get(stage)
+        commit = self.stages.get(stage, [""])[-1]
         return next((each for each in self.versions if each.commit == commit), None)
 
 
@@ -45,7 +45,7 @@ def read_tags(repository: str) -> Tags:
     listed = git(Path(), "ls-remote", "--tags", "--sort=version:refname", repository)
     for commit, version, stage in TAG.findall(listed):
         if stage:
-            tags.stages[stage] = commit  # of several assignments, the last one counts
+            tags.stages.setdefault(stage, []).append(commit)
         else:
             tags.versions.append(Version(version, commit))
     return tags
