@@ -249,6 +249,7 @@ def test_sentences_need_no_statistics():
         "Of 10 pairs of seeds, the test calls 1 different.",
     ]:
         assert sentence in text
+    assert "by up to 100.00 points (95" in render(report(spread=spread(2.36)))  # of two seeds, say
     same = evidence(fixed=0, broken=0, p_value=1.0, interval=None, least=None)
     assert "get exactly the same of the 10,000 test images wrong" in render(report(evidence=same))
     few = evidence(fixed=1, broken=2, p_value=1.0, least=None)

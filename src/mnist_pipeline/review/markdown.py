@@ -167,8 +167,9 @@ def points(difference: float) -> str:
 
 def explain_spread(spread: Spread) -> str:
     """How far other seeds move the accuracy, and how often they deceive the test."""
+    most = min(1, spread.reach)  # two or three seeds say so little that the estimate may be above
     return (
-        f"Another seed alone moves the accuracy by up to {100 * spread.reach:.2f} points (95 times"
+        f"Another seed alone moves the accuracy by up to {100 * most:.2f} points (95 times"
         f" in 100, estimated from {spread.runs:,} seeds with a standard deviation of"
         f" {100 * spread.standard_deviation:.3f} points). Of {spread.pairs:,} pairs of seeds, the"
         f" test calls {spread.false_alarms:,} different."
