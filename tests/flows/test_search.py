@@ -180,7 +180,7 @@ def test_what_is_refused_is_the_commits(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(search, name, value)
     with temporary_settings({PREFECT_API_URL: ""}):
         said = refusal(search.main, capsys, '{"train.lr": [1.0]}', "publish=branch")
-    assert said.startswith("publish: expected a DVC remote")
+    assert said.startswith("publish: expected a default DVC remote")
 
 
 @pytest.mark.parametrize("branch", ["main", ""])
