@@ -50,7 +50,7 @@ def mirrors() -> list[str]:
     return [own, *MIRRORS] if own else [*MIRRORS]
 
 
-def fetch(name: str, folder: Path, sources: list[str]) -> None:
+def fetch(name: str, folder: Path, sources: list[str], retries: int = RETRIES) -> None:
     """Put one of MNIST's files into folder; a good one already there causes no request.
 
     The bytes go to a temporary file of this process's own and take their place by a rename,
@@ -70,7 +70,7 @@ def fetch(name: str, folder: Path, sources: list[str]) -> None:
                 path=folder,
                 base_url=source,
                 registry={name: f"sha256:{SHA256[name]}"},
-                retry_if_failed=RETRIES if web else 0,
+                retry_if_failed=retries if web else 0,
             ).fetch(name, downloader=_from_web() if web else _from_folder)
             return
         except (requests.RequestException, ValueError) as error:

@@ -3,6 +3,7 @@
 A section of params.yaml has its schema beside the code that uses it.
 """
 
+import hashlib
 import json
 import os
 import sys
@@ -87,6 +88,23 @@ def load_params(section: str, schema: type[Schema], folder: Path = Path()) -> Sc
     out-of-range key. It names all the section's faults in one line.
     """
     return validate(schema, read_params(folder).get(section), str(PARAMS), section)
+
+
+def read_inputs(stage: str) -> dict[str, str]:
+    """The parameters and the files' SHA-256 that DVC records for a stage of dvc.yaml.
+
+    Empty for a stage that dvc.yaml makes by a template.
+    """
+    stages = parse_yaml(read_text(Path("dvc.yaml")), "dvc.yaml")["stages"]
+    known, params = stages.get(stage, {}), read_params(Path())
+    sections = {str(key).partition(".")[0] for key in known.get("params", ())}
+    found = {f"{PARAMS}: {section}": str(params.get(section)) for section in sections}
+    for dep in map(Path, known.get("deps", ())):
+        for path in filter(Path.is_file, [dep, *dep.rglob("*")]):
+            if path.suffix != ".pyc":  # Python writes them when it loads a folder's code
+                with path.open("rb") as file:
+                    found[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
 def parse_json(text: str, name: str) -> dict[str, Any]:

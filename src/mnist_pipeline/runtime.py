@@ -25,7 +25,8 @@ def start(params: RuntimeParams) -> torch.device:
     """
     found = torch.__version__.split("+")[0]
     if found != params.torch:
-        raise InputError(f"params.yaml: runtime.torch: expected {params.torch}, found {found}")
+        what = f"{params.torch} is asked for, and {found} is installed: make setup"
+        raise InputError(f"params.yaml: runtime.torch: {what}")
     replaced = params.arithmetic == "portable" and on_x86_64()
     if replaced and not torch.cpu._is_avx2_supported():
         what = f"portable needs AVX2, which this processor ({processor()}) lacks; native does not"

@@ -6,13 +6,15 @@ import re
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from conftest import python
 
 from mnist_pipeline import __main__
+from mnist_pipeline.files import InputError, write_atomically
 
 NAMES = sorted(__main__.commands())
 
@@ -35,6 +37,35 @@ def test_an_unknown_name_is_refused():
     done = command("trian")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: trian: expected one of {', '.join(NAMES)}\n"
+
+
+@pytest.mark.parametrize(
+    ("edit", "changed"),
+    [
+        ("params.yaml", "params.yaml: train"),
+        ("model.py", "model.py"),
+        ("pictures/deep/new.png", "pictures/deep/new.png"),
+        ("README.md", ""),
+        ("pictures/__pycache__/a.cpython-311.pyc", ""),
+    ],
+)
+def test_inputs_must_not_change_while_a_stage_runs(tmp_path, monkeypatch, edit, changed):
+    """DVC would record the result as that of the new inputs. Other files may change."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_STAGE", "fit")
+    texts = {"params.yaml": "train: {lr: 1}\nlog: {a: 1}", "model.py": "", "pictures/a.png": ""}
+    texts["dvc.yaml"] = "stages: {fit: {cmd: x, params: [train], deps: [model.py, pictures]}}"
+    for name, text in texts.items():
+        write_atomically(tmp_path / name, text.encode())
+
+    def work() -> None:
+        write_atomically(tmp_path / "params.yaml", b"train: {lr: 1}\nlog: {a: 2}")  # no input
+        write_atomically(tmp_path / edit, b"train: {lr: 2}")
+
+    monkeypatch.setitem(sys.modules, "fit", SimpleNamespace(main=work))
+    refused = pytest.raises(InputError, match=rf"^fit: its inputs changed .* \({changed}\); ")
+    with refused if changed else nullcontext():
+        __main__.call("fit", {"fit": ("fit", "")})
 
 
 @pytest.mark.parametrize("name", __main__.WITHOUT_OPTIONS)
