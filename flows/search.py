@@ -35,7 +35,7 @@ from flows.coordinator import DEPLOYMENT, Trials, online
 from flows.gate import approve
 from flows.points import Grid, Range, Sampler, Space, explore, plan
 from flows.publish import COMMITTED, push
-from flows.repro import require_remote
+from flows.repro import has_remote, require_remote
 from flows.schedule import POOL, free_port, service
 from flows.stages import refused
 from flows.trial import ref_of
@@ -96,13 +96,14 @@ def search(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
 
 
 def check_ranking(folder: Path, grid: Grid, publish: str) -> None:
-    """Raises InputError for a search that could not rank its trials, or propose the best."""
+    """Raises InputError for a search that could not rank its trials, keep or propose them."""
     key = "train.validation_fraction"
     held_out = grid.get(key, [read_params(folder)["train"]["validation_fraction"]])
     if 0 in held_out if isinstance(held_out, list) else held_out.low == 0:
         raise InputError(f"{key}: expected above 0, as the held-out images rank the trials")
     if publish == "branch":
         require_remote(folder)
+    has_remote(folder)  # InputError for one that no trial's clone would find
 
 
 def show(trials: pd.DataFrame, text: str, space: Space) -> None:

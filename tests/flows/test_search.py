@@ -183,6 +183,15 @@ def test_what_is_refused_is_the_commits(tmp_path, monkeypatch, capsys):
     assert said.startswith("publish: expected a default DVC remote")
 
 
+def test_search_whose_data_no_clone_would_find_is_refused(tmp_path):
+    """A relative path to the DVC remote, before any trial, whether the best is proposed or not."""
+    near = "[core]\n    remote = near\n['remote \"near\"']\n    url = ../../near\n"
+    texts = {"params.yaml": "train: {validation_fraction: 0.1}", ".dvc/config": near}
+    repository(tmp_path, texts)
+    with pytest.raises(InputError, match="DVC remote near: expected an address or an absolute"):
+        search.check_ranking(tmp_path, {}, "none")
+
+
 @pytest.mark.parametrize("branch", ["main", ""])
 def test_the_committed_result_is_nothing_new(tmp_path, monkeypatch, branch):
     """If it is the best point, no branch is proposed, whichever branch the search was given."""

@@ -104,7 +104,7 @@ def look(
     ]
     metrics = attempt(notes, "metrics", differing, *folders, "metrics") or []
     params = attempt(notes, "params", differing, *folders, "params") or []
-    stages = attempt(notes, "stages", affected, *folders) if both else []
+    stages = (attempt(notes, "stages", affected, *folders) or []) if both else []
     spread = attempt(notes, "seed spread", read_spread, ran)
     if pictures and both:
         from mnist_pipeline.review.pictures import illustrate  # noqa: PLC0415 (matplotlib is slow)
@@ -116,7 +116,7 @@ def look(
         head=head,
         **judge(folders, notes),
         changes=metrics + params,
-        stages=stages or [],
+        stages=stages,
         spread=spread,
         notes=notes,
     )
