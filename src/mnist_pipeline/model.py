@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mnist_pipeline.files import NEW_TRAIN, InputError, Record, write_atomically
 from mnist_pipeline.mnist import CLASSES, DEVIATION, MEAN, TRAIN_IMAGES, TRAIN_LABELS
 from mnist_pipeline.parallel import Workers
+from mnist_pipeline.pooled_conv import PooledConv2d
 
 
 def normalize(images: Tensor) -> Tensor:
@@ -53,7 +54,7 @@ class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(1, 32, 3, 1)
-        self.conv2 = nn.Conv2d(32, 64, 3, 1)
+        self.conv2 = PooledConv2d(32, 64, 3)
         self.dropout1 = Dropout(0.25)
         self.dropout2 = Dropout(0.5)
         self.fc1 = nn.Linear(9216, 128)
@@ -66,8 +67,7 @@ class Net(nn.Module):
         Dropout draws from the generator.
         """
         x = F.relu(self.conv1(x), inplace=True)  # (N, 32, 26, 26)
-        x = self.conv2(x)  # (N, 64, 24, 24); a line of its own frees conv1's result before pooling
-        x = F.max_pool2d(x, 2)  # (N, 64, 12, 12)
+        x = self.conv2(x)  # (N, 64, 12, 12), pooled
         x = F.relu(x, inplace=True)  # after pooling: the same values from a quarter of the work
         x = self.dropout1(torch.flatten(x, 1), generator)  # (N, 9216)
         x = F.relu(self.fc1(x), inplace=True)  # (N, 128)
