@@ -19,7 +19,7 @@ from optuna.distributions import (
 from pydantic import Field
 
 from flows.clones import Key, Overrides, Value
-from mnist_pipeline.files import InputError, Record
+from mnist_pipeline.files import InputError, Record, parse_json
 from mnist_pipeline.review.ranking import SEED
 
 
@@ -42,8 +42,8 @@ Space = dict[str, BaseDistribution]
 def check(folder: Path, grid: Grid) -> dict[str, list[Value]]:
     """The values of a grid, of a range the two ends, as a clone's own code has them: 1 or 1.0.
 
-    Raises InputError for values that the clone's schemas refuse. This runs in a child process,
-    because that code loads torch.
+    Raises InputError for values that the clone's schemas refuse, and for a commit so old that its
+    check prints no values. This runs in a child process, because that code loads torch.
     """
     bounds = {
         key: one if isinstance(one, list) else [one.low, one.high] for key, one in grid.items()
@@ -58,8 +58,7 @@ def check(folder: Path, grid: Grid) -> dict[str, list[Value]]:
     )
     if done.returncode != 0:
         raise InputError(done.stderr.strip().rpartition("\n")[2].removeprefix("error: "))
-    checked: dict[str, list[Value]] = json.loads(done.stdout.splitlines()[-1])
-    return checked
+    return parse_json(done.stdout.splitlines()[-1], "the check of this commit's code")
 
 
 def to_space(grid: Grid, checked: dict[str, list[Value]]) -> Space:
