@@ -54,13 +54,13 @@ audit: setup  ## reproduce the committed dvc.lock from nothing, compare every ou
 report: setup  ## say whether the metrics changed for real since BASE=origin/main
 	@python -m mnist_pipeline report --base $(BASE) --pictures build/report
 
-noise: setup  ## train with SEEDS=5 seeds: how far do results differ? (75 minutes)
+noise: setup  ## train with SEEDS=5 seeds: how far do results differ? (35 minutes)
 	@python -m flows.seeds --seeds $(SEEDS)
 
 matrix: setup  ## fill the table of docs/reproducibility.md (35 minutes)
 	@python benchmarks/matrix.py
 
-bench: setup  ## measure speed and memory against the classic program (an hour)
+bench: setup  ## measure speed and memory against the classic program (40 minutes)
 	@dvc repro --quiet download && python benchmarks/bench.py
 
 bench-retraining: setup  ## measure what the schedule costs, and how soon a killed run is over (30 minutes)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from mnist_pipeline.pooled_conv import PooledConv2d, add_gradients
 
 
-def test_gradients_are_pytorchs() -> None:
+def test_gradients_are_pytorchs():
     """Result and gradients are those of PyTorch's own operations, to rounding."""
     torch.manual_seed(1)
     layer = PooledConv2d(3, 5, 3).double()
@@ -22,7 +22,7 @@ def test_gradients_are_pytorchs() -> None:
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
-def test_every_product_and_sum_is_rounded() -> None:
+def test_every_product_and_sum_is_rounded():
     """Compiled, float32 gradients have the bits of NumPy's single operations: nothing is fused."""
     random = np.random.default_rng(1)
     gradient = random.standard_normal((2, 4, 3), np.float32)
