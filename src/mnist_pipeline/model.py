@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from mnist_pipeline import sparse_gradients
 from mnist_pipeline.files import NEW_TRAIN, InputError, Record, write_atomically
 from mnist_pipeline.mnist import CLASSES, DEVIATION, MEAN, TRAIN_IMAGES, TRAIN_LABELS
 from mnist_pipeline.parallel import Workers
-from mnist_pipeline.pooled_conv import PooledConv2d
 
 
 def normalize(images: Tensor) -> Tensor:
@@ -54,10 +54,10 @@ class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(1, 32, 3, 1)
-        self.conv2 = PooledConv2d(32, 64, 3)
+        self.conv2 = sparse_gradients.PooledConv2d(32, 64, 3)
         self.dropout1 = Dropout(0.25)
         self.dropout2 = Dropout(0.5)
-        self.fc1 = nn.Linear(9216, 128)
+        self.fc1 = sparse_gradients.Linear(9216, 128)
         self.fc2 = nn.Linear(128, CLASSES)
         self.to(memory_format=torch.channels_last)  # pooling alone: 13 times as fast
 
@@ -67,9 +67,9 @@ class Net(nn.Module):
         Dropout draws from the generator.
         """
         x = F.relu(self.conv1(x), inplace=True)  # (N, 32, 26, 26)
-        x = self.conv2(x)  # (N, 64, 12, 12), pooled
+        x = torch.flatten(self.conv2(x), 1)  # (N, 9216): 64 channels of 12 × 12, pooled
         x = F.relu(x, inplace=True)  # after pooling: the same values from a quarter of the work
-        x = self.dropout1(torch.flatten(x, 1), generator)  # (N, 9216)
+        x = self.dropout1(x, generator)
         x = F.relu(self.fc1(x), inplace=True)  # (N, 128)
         x = self.fc2(self.dropout2(x, generator))
         return F.log_softmax(x, dim=1, dtype=torch.promote_types(x.dtype, torch.float32))  # (N, 10)

@@ -55,14 +55,11 @@ class Workers:
         mine = add_by_tree(parts)
         if self.processes == 1:
             return mine
-        flat = torch.cat([tensor.flatten() for tensor in mine])
-        blocks = [torch.empty_like(flat) for _ in range(self.processes)]
-        reach(distributed.all_gather, blocks, flat)
-        (whole,) = add_by_tree([[block] for block in blocks])
-        pieces = whole.split([tensor.numel() for tensor in mine])
-        for tensor, piece in zip(mine, pieces, strict=True):
-            tensor.copy_(piece.view(tensor.shape))
-        return mine
+        mine = [tensor.contiguous() for tensor in mine]
+        blocks = [[torch.empty_like(tensor) for tensor in mine] for _ in range(self.processes)]
+        blocks[self.rank] = mine
+        reach(exchange, blocks, self.rank)
+        return add_by_tree(blocks)
 
     def share(self, value: Any) -> Any:
         """Return the first process's value in every process."""
@@ -81,13 +78,25 @@ def add_by_tree(parts: list[list[Tensor]]) -> list[Tensor]:
     return parts[0]
 
 
-def reach(exchange: Callable[..., Any], *arguments: Any) -> None:
+def exchange(blocks: list[list[Tensor]], own: int) -> None:
+    """Send the own block of tensors to each other process, and receive theirs."""
+    others = [rank for rank in range(len(blocks)) if rank != own]
+    operations = []
+    for rank in others:
+        for send, receive in zip(blocks[own], blocks[rank], strict=True):
+            operations.append(distributed.P2POp(distributed.isend, send, rank))
+            operations.append(distributed.P2POp(distributed.irecv, receive, rank))
+    for work in distributed.batch_isend_irecv(operations):
+        work.wait()
+
+
+def reach(communicate: Callable[..., Any], *arguments: Any) -> None:
     """Exchange something with the other processes; InputError if one does not answer.
 
     It sleeps before it raises: if a process was killed, launch ends this one first and says more.
     """
     try:
-        exchange(*arguments)
+        communicate(*arguments)
     except RuntimeError as error:
         time.sleep(2)
         what = GONE

@@ -90,6 +90,12 @@ def _multiply(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """a @ b as oneDNN computes it, which has AVX2 for it; MKL, made portable, has SSE2."""
     if a.dtype != torch.float32 or not a.numel() * b.numel():  # oneDNN would refuse it
         return torch.bmm(a[None], b[None])[0]
+    if b.t().is_contiguous() and a.numel() < b.numel():  # the second factor is copied
+        return _multiply_onednn(b.t(), a.t()).t()
+    return _multiply_onednn(a, b)
+
+
+def _multiply_onednn(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(a, b.t(), None, "none", [], "")
     return product
 

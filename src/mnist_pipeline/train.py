@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
-from torch.optim import Adadelta
 from torch.optim.lr_scheduler import StepLR
 from tqdm import tqdm
 
 from mnist_pipeline import files, ranks, runtime
+from mnist_pipeline.adadelta import FusedAdadelta
 from mnist_pipeline.arithmetic import RuntimeParams
 from mnist_pipeline.batches import Data, Part, draw_seed, read_training_data, shuffle
 from mnist_pipeline.checkpoint import Checkpoint
@@ -117,7 +117,7 @@ class Training:
         self.device = device
         self.workers = workers
         self.net = Net().to(device)
-        self.optimizer = Adadelta(self.net.parameters(), lr=params.lr)
+        self.optimizer = FusedAdadelta(self.net.parameters(), lr=params.lr)
         self.scheduler = StepLR(self.optimizer, step_size=1, gamma=params.gamma)
         self.history: list[Row] = []
         # This computes the products: for bfloat16, a copy of the network that each step renews.

@@ -1,6 +1,9 @@
 """Parts of a batch: added by one tree, whoever computed them."""
 
+import os
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -38,20 +41,25 @@ def test_the_tree_is_the_same_however_it_is_divided(processes):
     assert add_by_tree([add_by_tree(list(block)) for block in blocks])[0] == expected
 
 
-def test_what_is_exchanged_comes_back_in_its_form(monkeypatch):
-    """Shapes, and the order in memory: in another order, Adadelta would compute in another way."""
-
-    def both_have(blocks, flat):
-        for block in blocks:
-            block.copy_(flat)
-
-    monkeypatch.setattr(parallel.distributed, "all_gather", both_have)
-    mine = [torch.rand(()), torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last)]
-    expected = [2 * each for each in mine]
-    found = parallel.Workers(1, rank=0, processes=2).add([[each.clone() for each in mine]])
-    for one, other in zip(expected, found, strict=True):
-        assert torch.equal(one, other)
-        assert one.stride() == other.stride()
+def test_processes_exchange_their_sums(tmp_path):
+    """Each of two has the sum over both, in the tensors' shapes, whatever their memory format."""
+    program = """
+import torch
+from mnist_pipeline.parallel import MachineParams
+from mnist_pipeline.ranks import join
+_, workers = join(torch.device("cpu"), MachineParams(threads=1, processes=2))
+image = torch.arange(48.0).view(2, 3, 2, 4).to(memory_format=torch.channels_last)
+mine = [torch.tensor(1.0), image]
+found = workers.add([[each * (1 + workers.rank) for each in mine]])
+for one, other in zip(found, mine, strict=True):
+    assert torch.equal(one, 3 * other)
+"""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = PLACE | {"MASTER_PORT": str(free.getsockname()[1])}
+    own = [os.environ | place | {"RANK": rank} for rank in "01"]
+    both = [subprocess.Popen([sys.executable, "-c", program], env=each) for each in own]
+    assert [each.wait(timeout=60) for each in both] == [0, 0]
 
 
 def test_a_process_that_is_gone_is_one_line(monkeypatch):
