@@ -41,7 +41,7 @@ def test_the_tree_is_the_same_however_it_is_divided(processes):
     assert add_by_tree([add_by_tree(list(block)) for block in blocks])[0] == expected
 
 
-def test_processes_exchange_their_sums(tmp_path):
+def test_processes_exchange_their_sums():
     """Each of two has the sum over both, in the tensors' shapes, whatever their memory format."""
     program = """
 import torch

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mnist_pipeline.sparse_gradients import (
     BLOCK,
@@ -30,7 +30,7 @@ def convolve_and_pool(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def test_gradients_are_pytorchs(layer, shape, plain):
     """Result and gradients are those of PyTorch's own operations, to rounding."""
     torch.manual_seed(1)
-    layer: nn.Conv2d | nn.Linear = layer.double()
+    layer = layer.double()
     x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
     result, expected = layer(x), plain(x, layer.weight, layer.bias)
     given = torch.randn_like(result) * (torch.rand_like(result) < 0.2)
