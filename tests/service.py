@@ -290,9 +290,10 @@ class Service:
         return state
 
     def tasks(self, run: str) -> dict[str, str]:
-        """Task → name of its state."""
+        """Task → name of its state. The server may list a task a moment before its first state."""
         found = self.api("POST", "task_runs/filter", flow_runs={"id": {"any_": [run]}})
-        return {task["name"].rsplit("-", 1)[0]: task["state"]["name"] for task in found}
+        begun = [task for task in found if task["state"]]
+        return {task["name"].rsplit("-", 1)[0]: task["state"]["name"] for task in begun}
 
     def log(self, run: str) -> list[str]:
         """What a run has logged."""
