@@ -22,7 +22,7 @@ from mnist_pipeline.mnist import RAW
 from mnist_pipeline.review.git import copy_workspace
 
 ROOT = Path(__file__).resolve().parent.parent
-EPOCHS = 4  # of the project that tests kill
+EPOCHS = 6  # of the project that tests kill
 # What tests rely on, so that they pass whatever somebody tries in params.yaml.
 TRAIN = {
     "seed": 1,
@@ -277,16 +277,20 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
     folder = tmp_path_factory.mktemp("service")
     service = Service(folder, digits_repository(folder / "repository"))
+    # At night, a scheduled run would come between.
+    service.environment["PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED"] = "false"
     with (service.checkout / "src/mnist_pipeline/leash.py").open("a") as code:
         code.write(MARK)
-    service.start_server()
-    service.install()
-    for home in ("one", "two"):
-        service.start_worker("--limit", "1", home=home)
-    service.start_worker(pool="search")
-    wait_until(lambda: service.online() == 2, 180, "both workers are online")  # SQLite may be busy
-    yield service
-    service.stop()
+    try:
+        service.start_server()
+        service.install()
+        for home in ("one", "two"):
+            service.start_worker("--limit", "1", home=home)
+        service.start_worker(pool="search")
+        wait_until(lambda: service.online() == 2, 180, "both workers are online")
+        yield service
+    finally:
+        service.stop()
 
 
 def set_params(folder: Path = Path(), /, **sections: dict[str, Any]) -> None:

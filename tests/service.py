@@ -169,11 +169,10 @@ def bare(seed: Path) -> Path:
 def wait_until(true: Callable[[], Any], seconds: float, what: str) -> Any:
     """Wait for a value that counts as true, and return it; fails after a time."""
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if value := true():
-            return value
+    while not (value := true()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.5)
-    raise AssertionError(f"not within {seconds} s: {what}")
+    return value
 
 
 class Service:
@@ -220,7 +219,7 @@ class Service:
         """Start Prefect's server, and wait until it answers."""
         words = ("server", "start", "--host", "127.0.0.1", "--port", str(self.port))
         server = self.start("prefect", *words)
-        wait_until(self.healthy, 120, "Prefect's server answers")
+        wait_until(self.healthy, 300, "Prefect's server answers")
         return server
 
     def start_worker(
@@ -238,7 +237,7 @@ class Service:
     def install(self) -> None:
         """Pool, deployments and automations, as make schedule installs them."""
         code = "from flows.schedule import install; install('--all')"
-        assert self.start(sys.executable, "-c", code).wait(120) == 0
+        assert self.start(sys.executable, "-c", code).wait(300) == 0
 
     def healthy(self) -> bool:
         """Whether the server answers."""
@@ -284,16 +283,21 @@ class Service:
     def wait(self, run: str, *types: str, seconds: float = 300) -> Any:
         """The run's state when it is of one of these types; fails if it ends with another."""
         wanted = types or FINAL
-        wait_until(lambda: self.state(run)["type"] in (*wanted, *FINAL), seconds, f"{wanted}")
-        state = self.state(run)
+        either = (*wanted, *FINAL)
+        state = wait_until(
+            lambda: (now := self.state(run))["type"] in either and now, seconds, f"{wanted}"
+        )
         assert state["type"] in wanted, state
         return state
 
     def tasks(self, run: str) -> dict[str, str]:
-        """Task → name of its state. The server may list a task a moment before its first state."""
+        """Task → name of its state, which the server learns seconds later."""
         found = self.api("POST", "task_runs/filter", flow_runs={"id": {"any_": [run]}})
-        begun = [task for task in found if task["state"]]
-        return {task["name"].rsplit("-", 1)[0]: task["state"]["name"] for task in begun}
+        return {task["name"].rsplit("-", 1)[0]: task["state_name"] for task in found}
+
+    def wait_for_tasks(self, run: str, expected: dict[str, str]) -> None:
+        """Wait until the server knows that a run that has ended had these tasks."""
+        wait_until(lambda: self.tasks(run) == expected, 60, f"{expected}")
 
     def log(self, run: str) -> list[str]:
         """What a run has logged."""

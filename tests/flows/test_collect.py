@@ -1,5 +1,8 @@
 """Collecting: what waits in the spool becomes one commit; nothing is lost or pushed twice."""
 
+from datetime import UTC, datetime
+from unittest.mock import Mock
+
 import pytest
 from conftest import git
 from flows import clones, collect
@@ -16,6 +19,7 @@ def origin(tmp_path, monkeypatch):
     """A repository with empty folders for new images; the working folder has the spool."""
     monkeypatch.setattr(clones, "HOME", tmp_path / "home")
     monkeypatch.setattr(collect, "ROOT", tmp_path)
+    monkeypatch.setattr(collect, "datetime", Mock(now=lambda _: datetime(2026, 1, 1, tzinfo=UTC)))
     monkeypatch.setattr(collect, "connect", collect.connect.fn)  # out of a run
     monkeypatch.chdir(tmp_path)
     texts = {f"{folder}/.gitkeep": "" for folder in (NEW_TRAIN, NEW_TEST)}

@@ -7,11 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 from conftest import ROOT, processes_in
 from flows.repro import OWN_FAULT, run_dvc, run_stage
-from service import repository
+from service import repository, wait_until
 
 from mnist_pipeline import download, leash
 from mnist_pipeline.files import InputError
@@ -77,7 +76,5 @@ def test_dvc_and_its_stage_end_with_the_flow(tmp_path, number):
     command = [sys.executable, "-c", FLOW, str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as flow:
         assert any(line == "sleeping\n" for line in flow.stdout)
-        children = psutil.Process(flow.pid).children(recursive=True)
         flow.send_signal(number)
-        psutil.wait_procs(children, timeout=5)
-        assert processes_in(tmp_path) == []
+        wait_until(lambda: not processes_in(tmp_path), 30, "all have ended")

@@ -18,7 +18,15 @@ from flows.trial import ref_of
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled
-from service import Service, bare, change, quick_project, repository, small_registry
+from service import (
+    Service,
+    bare,
+    change,
+    quick_project,
+    repository,
+    small_registry,
+    wait_until,
+)
 
 from mnist_pipeline.files import InputError
 from mnist_pipeline.review.ranking import NAME
@@ -54,9 +62,12 @@ def test_failed_trials_are_reported_and_the_rest_goes_on(service, done):
     assert len(faults) == 2
     assert all("finite" in fault for fault in faults), faults
     assert [len(runs) for runs in trials(service).values()] == [1] * 4
-    tasks = service.api("POST", "task_runs/filter", flows={"name": {"any_": ["trial"]}})
-    attempts = [task["run_count"] for task in tasks if task["name"].startswith("train")]
-    assert attempts == [1] * 4
+
+    def attempts() -> list[int]:
+        tasks = service.api("POST", "task_runs/filter", flows={"name": {"any_": ["trial"]}})
+        return [task["run_count"] for task in tasks if task["name"].startswith("train")]
+
+    wait_until(lambda: attempts() == [1] * 4, 60, "the server knows the tasks")
 
 
 def test_no_more_trials_at_once_than_asked_for(service, done):

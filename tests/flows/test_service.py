@@ -26,7 +26,8 @@ def test_first_run_publishes_and_the_next_has_nothing_to_do(service, tmp_path, m
     first = "the first publication: nothing to compare with"
     assert state["message"] == f"main, mnist-cnn@v1.0.0: {first}"
     assert git(service.origin, "tag").split() == ["mnist-cnn#prod#1", "mnist-cnn@v1.0.0"]
-    assert service.tasks(run) == dict.fromkeys(["connect", *CACHED, "publish"], "Completed")
+    expected = dict.fromkeys(["connect", *CACHED, "publish"], "Completed")
+    service.wait_for_tasks(run, expected)
     assert git(service.origin, "rev-parse", "main~1") == before
     published = git(service.origin, "log", "-1", "main")
     assert "Retrain: the first publication" in published
@@ -38,7 +39,7 @@ def test_first_run_publishes_and_the_next_has_nothing_to_do(service, tmp_path, m
     wait_until(lambda: "AwaitingRetry" in service.tasks(run).values(), 120, "git is away")
     away.rename(service.origin)
     service.wait(run, "COMPLETED")
-    assert service.tasks(run) == CACHED | {"connect": "Completed", "publish": "Completed"}
+    service.wait_for_tasks(run, CACHED | {"connect": "Completed", "publish": "Completed"})
     assert git(service.origin, "log", "-1", "main") == published
     assert service.artifacts(run) == {"retrain-metrics": "No difference."}
     assert (service.checkout / "src/mnist_pipeline" / run).exists()  # not of the installed package

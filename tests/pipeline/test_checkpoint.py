@@ -173,7 +173,7 @@ def test_second_training_with_the_same_work_waits(repository, capsys):
                 if not said and not wait([second], timeout=0.1).done:
                     said = capsys.readouterr().out
             assert not second.done()
-        second.result(timeout=10)
+        second.result(timeout=60)
     assert said == "Waiting for another process that trains the same\n"
 
 

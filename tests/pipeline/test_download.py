@@ -95,7 +95,6 @@ FAULTS = {  # and the words that say what was wrong
     missing: "status 404",
     wrong: "wrong bytes",
     cut_off: "connection broke off",
-    stalled: "timed out",
 }
 
 
@@ -117,12 +116,12 @@ def mirror() -> Iterator[Callable[[Answer], Mirror]]:
 
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Small files instead of MNIST's, short timeouts, and pooch's pauses, which take no time."""
+    """Small files instead of MNIST's, and pooch's pauses, which take no time."""
     seconds: list[float] = []
     monkeypatch.setattr(pooch.core, "time", SimpleNamespace(sleep=seconds.append))
     monkeypatch.delenv("MNIST_MIRROR", raising=False)
     monkeypatch.setattr(download, "SHA256", TABLE)
-    monkeypatch.setattr(download, "TIMEOUT", (5.0, 0.5))
+    monkeypatch.setattr(download, "TIMEOUT", (60.0, 60.0))
     return seconds
 
 
@@ -169,6 +168,14 @@ def test_faulty_mirrors_are_passed_over(mirror, tmp_path, pauses):
     download.fetch(NAME, tmp_path / "raw", [*sources[-2:], str(right)])
     assert files_in(tmp_path / "raw") == {NAME: FILES[NAME]}
     assert files_in(right) == FILES
+
+
+def test_a_stalled_mirror_is_given_up(mirror, tmp_path, monkeypatch):
+    """After a time without a byte; the line says so."""
+    monkeypatch.setattr(download, "TIMEOUT", (60.0, 0.5))
+    with pytest.raises(InputError, match=r"\(timed out\)$"):
+        download.fetch(NAME, tmp_path / "raw", [mirror(stalled).url])
+    assert files_in(tmp_path / "raw") == {}
 
 
 def test_the_stage_replaces_a_wrong_file(mirror, project, monkeypatch):

@@ -18,7 +18,7 @@ from mnist_pipeline.parallel import MachineParams, Workers, add_by_tree
 
 def test_threads_share_the_work_and_keep_its_order():
     """Two items that wait for each other both end, in two threads; results are in their order."""
-    barrier = threading.Barrier(2, timeout=10)
+    barrier = threading.Barrier(2, timeout=60)
 
     def work(item: int) -> int:
         barrier.wait()
@@ -59,7 +59,7 @@ for one, other in zip(found, mine, strict=True):
         place = PLACE | {"MASTER_PORT": str(free.getsockname()[1])}
     own = [os.environ | place | {"RANK": rank} for rank in "01"]
     both = [subprocess.Popen([sys.executable, "-c", program], env=each) for each in own]
-    assert [each.wait(timeout=60) for each in both] == [0, 0]
+    assert [each.wait(timeout=300) for each in both] == [0, 0]
 
 
 def test_a_process_that_is_gone_is_one_line(monkeypatch):

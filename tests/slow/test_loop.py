@@ -15,6 +15,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not CHROMIUM, reason="no Chromium: install one or set CHROMIUM"),
 ]
+expect.set_options(timeout=30_000)
 APP = "from mnist_pipeline.use import app; app.EVERY = 1; app.main()"
 LIGHTNING = np.array([(0.66, 0.14), (0.4, 0.5), (0.62, 0.5), (0.36, 0.88)])  # which is a five
 DRAWN = 12

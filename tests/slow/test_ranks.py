@@ -90,7 +90,7 @@ def test_where_one_ends_all_end(tmp_path, project, undisturbed, case):
     set_params(folder, machine={"processes": 1})
     done = dvc(folder, "repro", "train")
     assert done.returncode == 0, done.stdout
-    assert re.search(rf"Resumed after epoch [234] of {EPOCHS}", done.stdout)
+    assert re.search(rf"Resumed after epoch \d of {EPOCHS}", done.stdout)
     assert trained(folder) == trained(undisturbed)
     if says:  # the stage has ended by itself
         assert all(path.name.startswith("torchinductor") for path in temporary.iterdir())

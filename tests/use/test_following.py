@@ -62,18 +62,20 @@ def app(origin, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str
             process.kill()
 
 
+def version(url: str) -> dict[str, str]:
+    """What /version says."""
+    said: dict[str, str] = httpx.get(f"{url}/version", timeout=60).json()
+    return said
+
+
 def serves(url: str, name: str) -> dict[str, str]:
     """What /version says, once it names this version."""
-    return wait_until(
-        lambda: (said := httpx.get(f"{url}/version").json())["version"] == name and said,
-        60,
-        f"{name} is served",
-    )
+    return wait_until(lambda: (said := version(url))["version"] == name and said, 60, name)
 
 
 def problem(url: str) -> dict[str, str] | None:
     """What /version says, if it names a problem."""
-    said = httpx.get(f"{url}/version").json()
+    said = version(url)
     return said if said["problem"] else None
 
 
