@@ -61,7 +61,9 @@ class Served:
         try:
             found = versions.find(versions.read_tags(repository), stage, None)
             if found.name != self.network.version:
-                self.network = network.load(versions.fetch(repository, found), *found)
+                net = network.load(versions.fetch(repository, found), *found)
+                self.problem = ""  # first: it is not the new version's
+                self.network = net
                 print(f"Now serving {found.name}")
         except (InputError, OSError) as error:
             return " ".join(str(error).split())
