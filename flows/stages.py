@@ -13,7 +13,7 @@ from flows.repro import has_remote, run_dvc, run_stage
 from mnist_pipeline.files import InputError, parse_yaml, read_text
 from mnist_pipeline.review.git import data_files, git
 
-AWAY: list[float] = [5, 20, 60, 180]  # seconds to wait for git or the DVC remote
+AWAY: list[float] = [5, 20, 60, 180]  # seconds to wait for git, the DVC remote or a mirror
 
 
 def run_stages(folder: Path, force: bool) -> State[Any]:
@@ -67,8 +67,8 @@ def run_task(stage: str, folder: Path, flags: list[str]) -> State[None]:
 STAGES = (
     run_task.with_options(
         name="download",
-        retries=4,
-        retry_delay_seconds=[5, 20, 60, 180],  # a mirror may be down for a while
+        retries=len(AWAY),  # a mirror may be down for a while
+        retry_delay_seconds=AWAY,
         retry_condition_fn=may_help,
     ),
     # The second attempt continues after the last finished epoch.

@@ -4,7 +4,7 @@ python -m flows.versions                      # list origin's, and which one is 
 python -m flows.versions rollback [v1.0.0]    # put this one, or the one before, into production
 """
 
-import sys
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -112,14 +112,15 @@ def table(folder: Path) -> str:
 
 def main() -> None:
     """Do what the command line asks for, on this checkout's origin."""
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        "python -m flows.versions", None, __doc__, formatter_class=plain
+    )
+    parser.add_argument("action", nargs="?", choices=["rollback"])
+    parser.add_argument("version", nargs="?", default="")
+    words = parser.parse_args()
     with temporary_clone("", "") as folder:
-        match sys.argv[1:]:
-            case []:
-                print(table(folder))
-            case ["rollback", *name] if len(name) <= 1:
-                print(rollback(folder, *name or [""]))
-            case words:
-                raise InputError(f"{' '.join(words)}: expected nothing, or rollback [VERSION]")
+        print(rollback(folder, words.version) if words.action else table(folder))
 
 
 if __name__ == "__main__":

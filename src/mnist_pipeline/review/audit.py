@@ -35,8 +35,8 @@ def warn_of_changes(work: str) -> None:
 def reproduce(folder: Path, *words: str) -> None:
     """Run a clone's stages with `dvc repro` or `dvc exp run`; InputError where one fails.
 
-    First it fetches data that dvc add or dvc import tracks. A result
-    is computed on the CPU if its environment.json says that it was before.
+    First it fetches data that dvc add or dvc import tracks. A result is computed on the CPU if its
+    environment.json says that it was before.
     """
     environment = os.environ | {"DVC_EXP_AUTO_PUSH": "false"}  # not to the checkout
     if Path(mirror := environment.get("MNIST_MIRROR", "missing")).is_dir():

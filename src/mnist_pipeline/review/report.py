@@ -44,7 +44,7 @@ def main() -> None:
     add("--base", required=True, help="commit or DVC experiment to compare with")
     add("--head", help="commit or DVC experiment; without it, the workspace")
     add("--json", action="store_true", help="print the report as data")
-    add("--pictures", type=Path, metavar="FOLDER", help="draw curves and confusions")
+    add("--pictures", type=Path, metavar="FOLDER", help="draw curves, confusions, new images")
     status = "exit status 1 for a regression, 2 if something could not be judged"
     add("--fail-on", choices=["regression"], help=status)
     options = parser.parse_args()

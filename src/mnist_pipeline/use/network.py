@@ -49,10 +49,10 @@ def load(content: bytes, version: str, commit: str = "") -> Network:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add --model, and --repository with --stage or --version (with neither: the stage prod)."""
-    own = f"an ONNX file (default: {ONNX})"
-    parser.add_argument("--repository", help="a git repository to take a version from instead")
+    where = "a git repository to take a version from (by default this checkout)"
+    parser.add_argument("--repository", help=where)
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--model", type=Path, help=own)
+    which.add_argument("--model", type=Path, help=f"an ONNX file (default: {ONNX})")
     which.add_argument("--stage", help="the version in this stage, such as prod")
     which.add_argument("--version", help="this version, such as v1.0.0")
 
