@@ -54,7 +54,7 @@ audit: setup  ## reproduce the committed dvc.lock from nothing, compare every ou
 report: setup  ## say whether the metrics changed for real since BASE=origin/main
 	@python -m mnist_pipeline report --base $(BASE) --pictures build/report
 
-noise: setup  ## train with SEEDS=5 seeds: how far do results differ? (35 minutes)
+noise: setup  ## train with SEEDS=5 seeds: how far do results differ? (an hour)
 	@python -m flows.seeds --seeds $(SEEDS)
 
 matrix: setup  ## fill the table of docs/reproducibility.md (35 minutes)
@@ -69,7 +69,7 @@ bench-retraining: setup  ## measure what the schedule costs, and how soon a kill
 bench-pictures: setup  ## measure how accurate predict is on pictures, and how long it takes
 	@python benchmarks/pictures.py
 
-bench-corrections: setup  ## measure what one training learns from 170 corrections (10 minutes)
+bench-corrections: setup  ## measure what one training learns from 170 corrections (15 minutes)
 	@python benchmarks/corrections.py
 
 predict: setup  ## say which digit is on PICTURE=file
@@ -84,7 +84,7 @@ collect: setup  ## push what people corrected on the page to a branch images/<da
 versions: setup  ## list the published versions, and which one is in production
 	@python -m flows.versions
 
-rollback: setup  ## put VERSION=v1.0.0, or the one before, into production again
+rollback: setup  ## go back to the version in production before, or to VERSION=v1.0.0
 	@python -m flows.versions rollback $(VERSION)
 
 search: setup  ## train with many parameters and rank them: GRID='{"train.lr": [0.5, 1.0]}'
