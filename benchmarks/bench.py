@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -190,19 +191,12 @@ def start() -> torch.device:
     return runtime.start(RuntimeParams(device="auto", arithmetic=arithmetic, torch=version))
 
 
-class mnist_for_torchvision:  # noqa: N801 (used like a function)
+@contextmanager
+def mnist_for_torchvision() -> Iterator[Path]:
     """A folder where torchvision finds the four files, and may unpack them."""
-
-    def __enter__(self) -> Path:
-        self.folder = tempfile.TemporaryDirectory()
-        target = Path(self.folder.name) / "MNIST/raw"
-        target.mkdir(parents=True)
-        for path in RAW.glob("*.gz"):
-            shutil.copy(path, target)
-        return Path(self.folder.name)
-
-    def __exit__(self, *_: object) -> None:
-        self.folder.cleanup()
+    with tempfile.TemporaryDirectory() as name:
+        shutil.copytree(RAW, Path(name) / "MNIST/raw")
+        yield Path(name)
 
 
 def measure(name: str) -> dict[str, float]:
