@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import psutil
@@ -265,7 +266,8 @@ class Service:
     def run(self, name: str, **parameters: Any) -> str:
         """Order a run of a deployment, now; returns its id."""
         path = f"deployments/{self.deployment(name)['id']}/create_flow_run"
-        return str(self.api("POST", path, parameters=parameters)["id"])
+        once = {"parameters": parameters, "idempotency_key": str(uuid4())}  # api may ask twice
+        return str(self.api("POST", path, **once)["id"])
 
     def cancel(self, run: str) -> None:
         """Cancel a run, as the dashboard's button does."""
