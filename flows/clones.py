@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Annotated
 
 import psutil
-from dvc.config import Config
 from pydantic import Field
 from ruamel.yaml import YAML
 
-from mnist_pipeline.files import PARAMS, InputError
+from mnist_pipeline.files import PARAMS, InputError, dvc_cache
 from mnist_pipeline.review.git import clone, git
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,17 +43,15 @@ def temporary_clone(repository: str, branch: str) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=clones))
     try:
         source = repository or git(ROOT, "remote", "get-url", "origin").strip()
-        clone(source, folder, find_cache(Path(source) / ".dvc"), branch)
+        clone(source, folder, find_cache(Path(source)), branch)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def find_cache(checkout: Path) -> Path:
-    """The DVC cache of the checkout with this .dvc folder; if there is none, that of all clones."""
-    if not checkout.is_dir():
-        return HOME / "cache"
-    return Path(Config(str(checkout))["cache"].get("dir") or checkout / "cache")
+    """A checkout's DVC cache; for what is no checkout, such as an address, that of all clones."""
+    return dvc_cache(checkout) if (checkout / ".dvc").is_dir() else HOME / "cache"
 
 
 def override_params(folder: Path, overrides: Overrides) -> None:

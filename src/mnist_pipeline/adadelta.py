@@ -15,6 +15,11 @@ AVERAGES = "square_avg", "acc_delta"  # torch's names, in the state of a paramet
 class FusedAdadelta(Adadelta):
     """torch.optim.Adadelta without weight decay; on an accelerator, torch's own code runs."""
 
+    # As torch decorates these, the first call would load its compiler, which takes seconds.
+    add_param_group = Adadelta.add_param_group.__wrapped__  # type: ignore[attr-defined]
+    state_dict = Adadelta.state_dict.__wrapped__  # type: ignore[attr-defined]
+    load_state_dict = Adadelta.load_state_dict.__wrapped__  # type: ignore[attr-defined]
+
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Move each parameter by its gradient."""
@@ -32,9 +37,10 @@ class FusedAdadelta(Adadelta):
                 state["step"] += 1
                 if gradient.stride() != parameter.stride():
                     gradient = torch.empty_like(parameter).copy_(gradient)
-                averages = flat(state[AVERAGES[0]]), flat(state[AVERAGES[1]])
                 weights = flat(parameter)
-                update(weights, flat(gradient), averages, tuple(map(weights.dtype.type, rates)))
+                squares, changes = (flat(state[name]) for name in AVERAGES)
+                rounded = tuple(map(weights.dtype.type, rates))
+                update(weights, flat(gradient), squares, changes, rounded)
 
 
 def flat(tensor: Tensor) -> NDArray[Any]:
@@ -42,19 +48,20 @@ def flat(tensor: Tensor) -> NDArray[Any]:
     return tensor.detach().as_strided((tensor.numel(),), (1,)).numpy()
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 def update(
     parameter: NDArray[Any],
     gradient: NDArray[Any],
-    averages: tuple[NDArray[Any], NDArray[Any]],
+    squares: NDArray[Any],
+    changes: NDArray[Any],
     rates: tuple[np.float32, ...],
 ) -> None:
     """One step of Adadelta (Zeiler, arXiv:1212.5701, algorithm 1), on flat arrays.
 
-    `averages`: of the squared gradients, and of the squared changes. `rates`: the learning rate,
-    rho, 1 - rho, and eps. Each operation is rounded by itself: every processor gives the same bits.
+    `squares` and `changes`: averages of the squared gradients and of the squared changes. `rates`:
+    the learning rate, rho, 1 - rho, and eps. Each operation is rounded by itself: every processor
+    gives the same bits.
     """
-    squares, changes = averages
     lr, rho, rest, eps = rates
     for i in range(parameter.size):
         g = gradient[i]

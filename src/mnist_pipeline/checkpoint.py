@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dvc.config import Config
 from filelock import FileLock, Timeout
 
-from mnist_pipeline.files import InputError, write_atomically
+from mnist_pipeline.files import InputError, dvc_cache, write_atomically
 
-DVC = Path(".dvc")
 KEPT = 30  # states of all trainings together, 14.4 MB each; the oldest go first
 
 
@@ -76,11 +74,6 @@ class Checkpoint:
 
     def _states(self) -> list[Path]:
         return list(self.folder.glob(f"{self.key}-*.pt"))
-
-
-def dvc_cache() -> Path:
-    """DVC's cache folder: cache.dir of its configuration, or .dvc/cache."""
-    return Path(Config(str(DVC.resolve()))["cache"].get("dir") or DVC / "cache")
 
 
 def code_hashes() -> dict[str, str]:

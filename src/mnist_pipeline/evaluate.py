@@ -6,7 +6,6 @@ PYTHONPATH=src python -m mnist_pipeline evaluate
 import io
 import json
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -35,13 +34,14 @@ SHOWN, COLUMNS = 32, 8  # in the picture
 
 
 class EvaluateParams(Record):
-    batch_size: int = Field(ge=1, le=10_000, description="test images a thread")
+    batch_size: int = Field(ge=1, le=10_000, description="test images that a thread takes at once")
 
 
 def main() -> None:
     params = load_params("evaluate", EvaluateParams)
     device = runtime.start(load_params("runtime", RuntimeParams))
-    workers = Workers(load_params("machine", MachineParams).threads or cpu_count())
+    threads = load_params("machine", MachineParams).threads or cpu_count()
+    workers = Workers(threads if device.type == "cpu" else 1)  # an accelerator does one at a time
     images, labels = map(torch.from_numpy, read_pairs(TEST_IMAGES, TEST_LABELS))
     names, *new = read_new(files.NEW_TEST)
     new_images, new_labels = map(torch.from_numpy, new)
@@ -54,7 +54,8 @@ def main() -> None:
         raise InputError(f"{files.WEIGHTS}: expected finite answers, found NaN: the loss diverged")
     metrics = score(probabilities.numpy(), labels.numpy()) | {"dry_run": provenance.dry_run}
     errors = misclassified(probabilities, labels)
-    new_answers = answers(new_probabilities, new_labels, name=names)
+    new_answers = answers(new_probabilities, new_labels)
+    new_answers.insert(0, "name", names)
     if names:
         right = int((new_answers["label"] == new_answers["predicted"]).sum())
         metrics["new"] = {"correct": right, "total": len(names)}
@@ -98,16 +99,15 @@ def expected_calibration_error(
     return float(np.abs(gaps).sum() / len(labels))
 
 
-def answers(probabilities: Tensor, labels: Tensor, **first: Sequence[Any]) -> pd.DataFrame:
-    """One row for each image: the caller's first column, label, predicted, confidence."""
+def answers(probabilities: Tensor, labels: Tensor) -> pd.DataFrame:
+    """One row for each image: label, predicted, confidence."""
     confidence, predicted = probabilities.max(1)
-    columns = {"label": labels, "predicted": predicted, "confidence": confidence}
-    return pd.DataFrame({**first, **columns})
+    return pd.DataFrame({"label": labels, "predicted": predicted, "confidence": confidence})
 
 
 def misclassified(probabilities: Tensor, labels: Tensor) -> pd.DataFrame:
     """One row for each wrong answer: index, label, predicted, confidence; by index."""
-    everything = answers(probabilities, labels, index=range(len(labels)))
+    everything = answers(probabilities, labels).reset_index()
     return everything[everything["label"] != everything["predicted"]]
 
 

@@ -54,6 +54,14 @@ def explain_refusal(error: OSError) -> str:
     return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 
+def dvc_cache(checkout: Path = Path()) -> Path:
+    """DVC's cache folder of a checkout: cache.dir of its configuration, or .dvc/cache."""
+    from dvc.config import Config  # noqa: PLC0415 (slow)
+
+    folder = checkout / ".dvc"
+    return Path(Config(str(folder.resolve()))["cache"].get("dir") or folder / "cache")
+
+
 class Record(BaseModel):
     """Base of every schema: frozen, strictly typed, no unknown key, no NaN, no infinity."""
 

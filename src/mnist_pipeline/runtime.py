@@ -25,7 +25,7 @@ def start(params: RuntimeParams) -> torch.device:
     """
     found = torch.__version__.split("+")[0]
     if found != params.torch:
-        what = f"{params.torch} is asked for, and {found} is installed: make setup"
+        what = f"{params.torch} is asked for, and {found} is installed: make setup, or name {found}"
         raise InputError(f"params.yaml: runtime.torch: {what}")
     replaced = params.arithmetic == "portable" and on_x86_64()
     if replaced and not torch.cpu._is_avx2_supported():

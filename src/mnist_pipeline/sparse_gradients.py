@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 BLOCK = 1024  # inputs of a linear layer; their weights stay in a processor's cache
 
-Pair = tuple[NDArray[Any], NDArray[Any]]
+Array = NDArray[Any]
 
 
 class PooledConv2d(nn.Conv2d):
@@ -55,14 +55,14 @@ class _ConvolveAndPool(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, weight, at = ctx.saved_tensors
-        operands = [as_float(each).permute(0, 2, 3, 1).contiguous() for each in (x, weight)]
-        sums = [torch.empty_like(each) for each in operands]
-        pooled = as_float(gradient).flatten(2).contiguous(), at.permute(0, 2, 3, 1).flatten(1, 2)
-        rows = ([each.flatten(2) for each in pair] for pair in (operands, sums))
-        sum_convolution(*(to_arrays(*pair) for pair in (pooled, *rows)))
-        x_sum, weight_sum = (each.permute(0, 3, 1, 2) for each in sums)
-        return x_sum, weight_sum, gradient.sum((0, 2, 3))
+        x, weight, at = ctx.saved_tensors  # (N, C, H, W), (K, C, size, size), (N, K, h, w)
+        x, weight = (as_float(each).permute(0, 2, 3, 1).contiguous() for each in (x, weight))
+        x_sum, weight_sum = torch.empty_like(x), torch.empty_like(weight)
+        pooled, at = as_float(gradient).flatten(2).contiguous(), at.permute(0, 2, 3, 1)
+        rows = (each.flatten(2).numpy() for each in (x, weight, x_sum, weight_sum))
+        sum_convolution(pooled.numpy(), at.flatten(1, 2).numpy(), *rows)
+        bias_sum = gradient.sum((0, 2, 3))
+        return x_sum.permute(0, 3, 1, 2), weight_sum.permute(0, 3, 1, 2), bias_sum
 
 
 class _Multiply(torch.autograd.Function):
@@ -74,9 +74,10 @@ class _Multiply(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, weight = ctx.saved_tensors
-        sums = torch.empty_like(x), torch.empty_like(weight)
-        sum_product(gradient.contiguous().numpy(), to_arrays(x, weight), to_arrays(*sums))
-        return *sums, gradient.sum(0)
+        x_sum, weight_sum = torch.empty_like(x), torch.empty_like(weight)
+        arrays = (each.numpy() for each in (gradient.contiguous(), x, weight, x_sum, weight_sum))
+        sum_product(*arrays)
+        return x_sum, weight_sum, gradient.sum(0)
 
 
 def as_float(tensor: Tensor) -> Tensor:
@@ -84,20 +85,15 @@ def as_float(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
 
 
-def to_arrays(one: Tensor, other: Tensor) -> Pair:
-    """Two contiguous tensors as NumPy's arrays, in the same memory."""
-    return one.numpy(), other.numpy()
+@numba.njit(nogil=True, cache=True)
+def sum_convolution(  # noqa: PLR0913, PLR0917 (numba compiles functions of arrays)
+    gradient: Array, at: Array, x: Array, weight: Array, x_sum: Array, weight_sum: Array
+) -> None:
+    """Write the gradients of a convolution's input and weights to `x_sum` and `weight_sum`.
 
-
-@numba.njit(nogil=True)
-def sum_convolution(pooled: Pair, operands: Pair, sums: Pair) -> None:
-    """Write the gradients of a convolution's input and weights to `sums`.
-
-    `pooled`: the gradient after pooling, (N, K, h * w), and where each element was before it,
-    (N, h * w, K). `operands` and `sums`: of the input, (N, H, W * C), and of the weights,
-    (K, size, size * C).
+    Shapes: `gradient` after pooling (N, K, h * w); `at`, where each element was before it,
+    (N, h * w, K); input (N, H, W * C); weights (K, size, size * C).
     """
-    (gradient, at), (x, weight), (x_sum, weight_sum) = pooled, operands, sums
     filters, size, span = weight.shape
     channels = span // size
     width = x.shape[2] // channels - size + 1
@@ -119,13 +115,12 @@ def sum_convolution(pooled: Pair, operands: Pair, sums: Pair) -> None:
                             w_sum[e] += g * pixels[first + e]
 
 
-@numba.njit(nogil=True)
-def sum_product(gradient: NDArray[Any], operands: Pair, sums: Pair) -> None:
-    """Write the gradients of a linear layer's input, (N, inputs), and weights, to `sums`.
+@numba.njit(nogil=True, cache=True)
+def sum_product(gradient: Array, x: Array, weight: Array, x_sum: Array, weight_sum: Array) -> None:
+    """Write the gradients of a linear layer's input and weights to `x_sum` and `weight_sum`.
 
-    `gradient`: of the result, (N, outputs). The weights are (outputs, inputs).
+    Shapes: `gradient` of the result (N, outputs); input (N, inputs); weights (outputs, inputs).
     """
-    (x, weight), (x_sum, weight_sum) = operands, sums
     x_sum[:] = 0
     for start in range(0, x.shape[1], BLOCK):
         block = slice(start, start + BLOCK)

@@ -29,7 +29,7 @@ from mnist_pipeline.files import InputError, Record, load_params, write_atomical
 from mnist_pipeline.model import Net, Provenance, describe, normalize, predict, write_weights
 from mnist_pipeline.parallel import MachineParams, PowerOfTwo, Workers
 
-VALIDATION_BATCH = 250  # images a thread
+VALIDATION_BATCH = 250  # images that a thread takes at once
 
 Row = dict[str, float | None]  # of history.csv
 
@@ -43,7 +43,7 @@ class TrainParams(Record):
     gamma: float = Field(gt=0, le=1, description="factor on the learning rate after every epoch")
     validation_fraction: float = Field(ge=0, lt=1, description="share of images held out")
     new_images_weight: int = Field(ge=1, le=1000, description="times that a new image counts")
-    precision: Literal["float32", "bfloat16"] = Field(description="of the products in training")
+    precision: Literal["float32", "bfloat16"] = Field(description="number format of the products")
     dry_run: bool = Field(description="stop after the first batch; the result is marked as such")
 
 
@@ -57,12 +57,12 @@ def main() -> None:
     processes = ranks.count(machine)
     check_combination(params, platform, processes)
     device = runtime.start(platform)
-    data, new = read_training_data(
-        params.validation_fraction, params.seed, params.new_images_weight
-    )
     if processes > 1 and not ranks.started_by_torchrun():
         ranks.launch("train", processes)
         return
+    data, new = read_training_data(
+        params.validation_fraction, params.seed, params.new_images_weight
+    )
     device, workers = ranks.join(device, machine)
     start = time.monotonic()
     provenance = describe(params.model_dump(), new)

@@ -35,7 +35,7 @@ def test_clones_of_a_checkout_share_its_cache(tmp_path):
     with clones.temporary_clone(str(checkout), "main") as folder:
         assert dvc(folder, "cache", "dir").stdout.strip() == str(checkout / ".dvc/cache")
     dvc(checkout, "config", "--local", "cache.dir", "../disk")
-    assert clones.find_cache(checkout / ".dvc").resolve() == tmp_path / "disk"
+    assert clones.find_cache(checkout).resolve() == tmp_path / "disk"
 
 
 def test_users_git_does_not_reach_clones(origin):

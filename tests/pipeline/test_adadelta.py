@@ -33,7 +33,7 @@ def test_every_operation_is_rounded():
     gradient, *others = (np.abs(random.standard_normal(1000, np.float32)) for _ in range(4))
     compiled, plain = ([each.copy() for each in others] for _ in range(2))
     for function, (parameter, *averages) in ((update, compiled), (update.py_func, plain)):
-        function(parameter, gradient, tuple(averages), rates)
+        function(parameter, gradient, *averages, rates)
     for one, other in zip(compiled, plain, strict=True):
         assert np.array_equal(one, other)
 

@@ -151,8 +151,8 @@ def test_portable_overrides_the_callers_variables_and_native_leaves_them(
 def test_the_libraries_load_with_the_variables_set(workspace):
     """The command sets them before torch and numpy load, whatever its caller has set.
 
-    Evaluate and save leave torch's compiler alone, whose import takes seconds: nothing here is
-    compiled. torchvision's import would load it.
+    Nothing loads torch's compiler, whose import takes seconds: nothing here is compiled with it.
+    torchvision's import would load it, and so would torch's own optimisers.
     """
     code = """
 import contextlib, importlib, os, sys, types
@@ -171,6 +171,9 @@ for stage in ("train", "evaluate"):
     with contextlib.suppress(SystemExit):
         __main__.main()
 import torch, mnist_pipeline.save
+from mnist_pipeline.train import FusedAdadelta, Net
+optimizer = FusedAdadelta(Net().parameters())
+optimizer.load_state_dict(optimizer.state_dict())
 print(torch.backends.cpu.get_cpu_capability(), *{"torch._dynamo", "torchvision"} & {*sys.modules})
 """
     done = python("-c", code, cwd=workspace)

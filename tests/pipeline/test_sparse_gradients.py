@@ -48,13 +48,13 @@ def test_every_product_and_sum_is_rounded():
     def draw(*shapes: tuple[int, ...]) -> tuple[np.ndarray, ...]:
         return tuple(random.standard_normal(shape, np.float32) for shape in shapes)
 
-    pooled = *draw((2, 3, 4)), random.integers(0, 16, (2, 4, 3))
+    pooled = [*draw((2, 3, 4)), random.integers(0, 16, (2, 4, 3))]
     for function, gradient, operands in (
         (sum_convolution, pooled, draw((2, 6, 48), (3, 3, 24))),
-        (sum_product, *draw((4, 3)), draw((4, BLOCK + 7), (3, BLOCK + 7))),
+        (sum_product, draw((4, 3)), draw((4, BLOCK + 7), (3, BLOCK + 7))),
     ):
         compiled, plain = (tuple(map(np.ones_like, operands)) for _ in range(2))
-        function(gradient, operands, compiled)
-        function.py_func(gradient, operands, plain)
+        function(*gradient, *operands, *compiled)
+        function.py_func(*gradient, *operands, *plain)
         for one, other in zip(compiled, plain, strict=True):
             assert np.array_equal(one, other)

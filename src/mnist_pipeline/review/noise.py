@@ -50,10 +50,8 @@ def main(train: Callable[[Path, list[int]], dict[int, Result]] | None = None) ->
     if number < 2:
         raise InputError(f"--seeds: expected at least 2, found {number}")
     warn_of_changes("the noise")
-    from mnist_pipeline.checkpoint import dvc_cache  # noqa: PLC0415 (the report does without torch)
-
     with tempfile.TemporaryDirectory(prefix="mnist_pipeline-noise-") as name:
-        folder = clone(".", Path(name) / "clone", dvc_cache())
+        folder = clone(".", Path(name) / "clone", files.dvc_cache())
         results = (train or _train)(folder, _seeds(folder, number))
         noise = measure(results, configuration(folder))
     files.write_atomically(NOISE, (noise.model_dump_json(indent=2) + "\n").encode())
