@@ -21,6 +21,7 @@ from ruamel.yaml import YAML
 
 from mnist_pipeline import digits
 from mnist_pipeline.files import write_atomically
+from mnist_pipeline.leash import leashed
 from mnist_pipeline.mnist import RAW
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,7 +85,7 @@ def run(folder: Path, **environment: str) -> str:
 @contextmanager
 def a_busy_core() -> Iterator[None]:
     """Another process that computes without end."""
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+    with subprocess.Popen(leashed(sys.executable, "-c", "while True: pass")) as other:
         try:
             yield
         finally:
