@@ -16,12 +16,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from joblib import cpu_count
+from matrix import a_busy_core  # beside this file
 from ruamel.yaml import YAML
 
 from mnist_pipeline import runtime
@@ -202,8 +203,7 @@ def mnist_for_torchvision() -> Iterator[Path]:
 def measure(name: str) -> dict[str, float]:
     """Run a contestant in a process of its own, beside a busy process if its name says so."""
     environment = os.environ | (PORTABLE if name.startswith("portable") else {})
-    busy = [sys.executable, "-c", "while True: pass" if "busy" in name else ""]
-    with subprocess.Popen(busy) as other:
+    with a_busy_core() if "busy" in name else nullcontext():
         done = subprocess.run(
             [sys.executable, __file__, name],
             check=True,
@@ -212,7 +212,6 @@ def measure(name: str) -> dict[str, float]:
             cwd=ROOT,
             env=environment,
         )
-        other.kill()
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     print(f"{name}: {found['rate']:.0f}/s, {found['peak_mb']:.0f} MB", file=sys.stderr, flush=True)
     return found

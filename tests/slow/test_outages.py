@@ -97,7 +97,7 @@ def test_schedule_stops_everything(scheduled, end):
     wait_until(lambda: ticks(scheduled, "COMPLETED"), 400, "a tick has worked")
     run = start_run(scheduled, "Train Epoch: 2 ", "manual", **LONG)
     schedule.send_signal(end)
-    assert schedule.wait(120) == 0
+    assert schedule.wait(60) == 0
     wait_until(lambda: not scheduled.family(), 10, "no process is left")
     scheduled.start(sys.executable, "-m", "flows.schedule")
     wait_until(scheduled.healthy, 120, "the server answers")
@@ -164,7 +164,7 @@ def test_killed_run_ends_and_the_next_one_works(service, with_worker, moment):
     else:
         run = service.run("nightly", **LONG)
         service.wait(run, moment)
-    family = wait_until(lambda: service.family_of(run), 60, "the run has a process")
+    family = wait_until(lambda: service.family_of(run), 20, "the run has a process")
     if with_worker:
         worker.kill()
         worker.wait()
@@ -187,7 +187,7 @@ def test_run_gets_over_the_kill_of(service, victim):
     else:
         worker.kill()
         worker.wait()
-    service.wait(run, "COMPLETED", seconds=900)
+    service.wait(run, "COMPLETED", seconds=400)
     resumed = any("Resumed after epoch" in line for line in service.log(run))
     assert resumed == (victim == "stage")
     if victim == "worker":

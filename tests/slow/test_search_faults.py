@@ -83,7 +83,7 @@ def test_a_killed_coordinator_finds_what_is_done(service):
     first = start(service, grid, parallel=1)
     service.start_worker("--limit", "1")
     wait_until(
-        lambda: len(trials(service)) == 2 and training(service), 600, "one is done, one trains"
+        lambda: len(trials(service)) == 2 and training(service), 300, "one is done, one trains"
     )
     service.family_of(first)[0].kill()
     again = start(service, grid, parallel=1)
@@ -145,12 +145,12 @@ def test_two_hundred_trials_do_not_hinder_a_retraining(service):
     search = start(service, grid, parallel=200)
     wait_until(lambda: len(trials(service)) == 200, 300, "200 trials are queued")
     service.start_worker("--limit", "1")
-    wait_until(lambda: trials(service, "RUNNING"), 180, "one runs")
+    wait_until(lambda: trials(service, "RUNNING"), 60, "one runs")
     nightly = service.run("nightly", publish="main")
-    service.wait(nightly, "COMPLETED", seconds=400)
+    service.wait(nightly, "COMPLETED", seconds=120)
     assert len(trials(service, "COMPLETED")) <= 3
     before = len(experiments(service))
-    wait_until(lambda: len(experiments(service)) > before, 300, "trials go on")
+    wait_until(lambda: len(experiments(service)) > before, 120, "trials go on")
     service.cancel(search)
     service.wait(search, "CANCELLED", seconds=120)
 
