@@ -4,6 +4,7 @@ Each module with a function `main` is one, and the first line of its docstring d
 """
 
 import argparse
+import gc
 import importlib
 import os
 import signal
@@ -71,7 +72,10 @@ def call(name: str, known: dict[str, tuple[str, str]]) -> None:
         arithmetic.choose()  # before torch and numpy load
         # What ranks.py says in a line, torch would say in thirty.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
+    gc.disable()
     module = importlib.import_module(known[name][0])
+    gc.freeze()  # what is imported stays: to look through it, now and at the end, takes two seconds
+    gc.enable()
     heed_interrupts()
     module.main()
     check_inputs(stage, inputs)

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from mnist_pipeline.dataset import read_pairs
@@ -44,6 +43,8 @@ def split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
 
     Raises InputError if the fraction leaves too few images of a label on either side.
     """
+    from sklearn.model_selection import train_test_split  # noqa: PLC0415 (slow)
+
     everything = np.arange(len(labels))
     if fraction == 0:
         return torch.from_numpy(everything), torch.empty(0, dtype=torch.int64)

@@ -12,7 +12,6 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import torch
-from joblib import cpu_count
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
@@ -40,8 +39,7 @@ class EvaluateParams(Record):
 def main() -> None:
     params = load_params("evaluate", EvaluateParams)
     device = runtime.start(load_params("runtime", RuntimeParams))
-    threads = load_params("machine", MachineParams).threads or cpu_count()
-    workers = Workers(threads if device.type == "cpu" else 1)  # an accelerator does one at a time
+    workers = Workers(load_params("machine", MachineParams).threads_on(device))
     images, labels = map(torch.from_numpy, read_pairs(TEST_IMAGES, TEST_LABELS))
     names, *new = read_new(files.NEW_TEST)
     new_images, new_labels = map(torch.from_numpy, new)

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeVar
 
 import torch
+from joblib import cpu_count
 from pydantic import Field
 from torch import Tensor, distributed
 
@@ -25,6 +26,12 @@ Done = TypeVar("Done")
 class MachineParams(Record):
     threads: int = Field(ge=0, le=1024, description="threads of all processes; 0 = all cores")
     processes: PowerOfTwo = Field(description="processes of a training; reruns nothing")
+
+    def threads_on(self, device: torch.device, processes: int = 1) -> int:
+        """Threads of each of so many processes; one on an accelerator, which is one device."""
+        if device.type != "cpu":
+            return 1
+        return max(1, (self.threads or cpu_count()) // processes)
 
 
 class Workers:
@@ -55,11 +62,13 @@ class Workers:
         mine = add_by_tree(parts)
         if self.processes == 1:
             return mine
-        mine = [tensor.contiguous() for tensor in mine]
-        blocks = [[torch.empty_like(tensor) for tensor in mine] for _ in range(self.processes)]
-        blocks[self.rank] = mine
+        flat = torch.cat([tensor.flatten() for tensor in mine])  # one message is the fastest
+        blocks = [torch.empty_like(flat) for _ in range(self.processes)]
+        blocks[self.rank] = flat
         reach(exchange, blocks, self.rank)
-        return add_by_tree(blocks)
+        (whole,) = add_by_tree([[block] for block in blocks])
+        pieces = whole.split([tensor.numel() for tensor in mine])
+        return [piece.view_as(tensor) for piece, tensor in zip(pieces, mine, strict=True)]
 
     def share(self, value: Any) -> Any:
         """Return the first process's value in every process."""
@@ -78,14 +87,13 @@ def add_by_tree(parts: list[list[Tensor]]) -> list[Tensor]:
     return parts[0]
 
 
-def exchange(blocks: list[list[Tensor]], own: int) -> None:
-    """Send the own block of tensors to each other process, and receive theirs."""
-    others = [rank for rank in range(len(blocks)) if rank != own]
+def exchange(blocks: list[Tensor], own: int) -> None:
+    """Send the own block to each other process, and receive theirs; all_gather is slower."""
     operations = []
-    for rank in others:
-        for send, receive in zip(blocks[own], blocks[rank], strict=True):
-            operations.append(distributed.P2POp(distributed.isend, send, rank))
-            operations.append(distributed.P2POp(distributed.irecv, receive, rank))
+    for rank, block in enumerate(blocks):
+        if rank != own:
+            operations.append(distributed.P2POp(distributed.isend, blocks[own], rank))
+            operations.append(distributed.P2POp(distributed.irecv, block, rank))
     for work in distributed.batch_isend_irecv(operations):
         work.wait()
 

@@ -15,7 +15,6 @@ from datetime import timedelta
 
 import psutil
 import torch
-from joblib import cpu_count
 from torch import distributed
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -103,9 +102,7 @@ def join(device: torch.device, params: MachineParams) -> tuple[torch.device, Wor
     Raises InputError if one does not answer.
     """
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    threads = max(1, (params.threads or cpu_count()) // local)
-    if device.type != "cpu":
-        threads = 1  # an accelerator does one thing at a time
+    threads = params.threads_on(device, local)
     if not started_by_torchrun():
         return device, Workers(threads)
     if device.type == "cuda":

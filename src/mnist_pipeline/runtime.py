@@ -4,10 +4,10 @@ import ctypes
 import os
 import platform
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
-import sklearn
 import torch
 
 from mnist_pipeline.arithmetic import LIBRARIES, RuntimeParams, on_x86_64
@@ -51,7 +51,7 @@ def environment(device: torch.device, arithmetic: str) -> dict[str, str]:
         "arithmetic": arithmetic,
         "platform": f"{platform.system()}-{platform.machine()}",
         "numpy": np.__version__,
-        "scikit-learn": sklearn.__version__,
+        "scikit-learn": metadata.version("scikit-learn"),
         "torch": torch.__version__.split("+")[0],
     }
     if device.type == "cuda":
