@@ -1,14 +1,17 @@
 """The unattended: order, retries, schedule, gate, publication, search."""
 
 import argparse
+import gc
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-if sys.argv[0] == "-m" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # else an import prints a traceback: python -m
+if sys.argv[0] == "-m":  # python -m flows.NAME: until its imports are done
+    gc.disable()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # else an import prints a traceback
 
 from mnist_pipeline.__main__ import heed_interrupts, one_line_errors
 
@@ -19,6 +22,8 @@ def command(description: str = "") -> Iterator[None]:
 
     A module that takes no words gives its description: --help prints it, other words are refused.
     """
+    gc.freeze()  # what is imported stays: to look through it takes seconds
+    gc.enable()
     heed_interrupts()
     with one_line_errors():
         if description:

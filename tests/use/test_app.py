@@ -8,9 +8,10 @@ from typing import Any
 import httpx
 import pytest
 from hands import photo
-from serving import Server
+from serving import Server, untrained
 
-from mnist_pipeline.use.app import BODY
+from mnist_pipeline.use import network, versions
+from mnist_pipeline.use.app import BODY, Served
 from mnist_pipeline.use.spool import SPOOL
 
 SEVEN = photo("white", "black")
@@ -141,3 +142,15 @@ def test_requests_at_once(server: Server) -> None:
         replies = list(pool.map(lambda words: ask(server, *words), sent * 4))
     assert [reply.status_code for reply in replies] == [400, 200, 200, 200] * 4
     assert len(kept()) == 1
+
+
+def test_a_new_version_does_not_inherit_the_old_ones_problem(monkeypatch):
+    """It would be named beside the new version until the next look."""
+    served, new = Served(untrained("v1.0.0")), untrained("v1.0.1")
+    served.problem = "v1.0.1: its data cannot be had"
+    monkeypatch.setattr(versions, "read_tags", lambda _: None)
+    monkeypatch.setattr(versions, "find", lambda *_: versions.Version("v1.0.1", new.commit))
+    monkeypatch.setattr(versions, "fetch", lambda *_: b"")
+    monkeypatch.setattr(network, "load", lambda *_: new)
+    assert served.update("", "prod") == ""
+    assert (served.network, served.problem) == (new, "")
