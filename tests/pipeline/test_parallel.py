@@ -160,3 +160,11 @@ def test_a_group_ends_with_its_training(monkeypatch):
     ranks.leave()
     assert not distributed.is_initialized()
     ranks.leave()
+
+
+def test_threads_of_a_process():
+    """An accelerator has one; on the CPU the processes share them, and each has at least one."""
+    params = MachineParams(threads=4, processes=1)
+    cpu = torch.device("cpu")
+    assert [params.threads_on(cpu, processes) for processes in (1, 2, 8)] == [4, 2, 1]
+    assert params.threads_on(torch.device("cuda")) == 1
