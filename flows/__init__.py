@@ -13,7 +13,7 @@ if sys.argv[0] == "-m":  # python -m flows.NAME: until its imports are done
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # else an import prints a traceback
 
-from mnist_pipeline.__main__ import heed_interrupts, one_line_errors
+from mnist_pipeline.__main__ import end_imports, one_line_errors
 
 
 @contextmanager
@@ -22,9 +22,7 @@ def command(description: str = "") -> Iterator[None]:
 
     A module that takes no words gives its description: --help prints it, other words are refused.
     """
-    gc.freeze()  # what is imported stays: to look through it takes seconds
-    gc.enable()
-    heed_interrupts()
+    end_imports()
     with one_line_errors():
         if description:
             prog = f"python -m flows.{Path(sys.argv[0]).stem}"

@@ -74,9 +74,7 @@ def call(name: str, known: dict[str, tuple[str, str]]) -> None:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     gc.disable()
     module = importlib.import_module(known[name][0])
-    gc.freeze()  # what is imported stays: to look through it, now and at the end, takes two seconds
-    gc.enable()
-    heed_interrupts()
+    end_imports()
     module.main()
     check_inputs(stage, inputs)
 
@@ -94,8 +92,13 @@ def check_inputs(stage: str, before: dict[str, str]) -> None:
         raise InputError(f"{stage}: {what}; dvc repro runs it again")
 
 
-def heed_interrupts() -> None:
-    """Have Ctrl-C raise KeyboardInterrupt, unless it is ignored, as after a shell's &."""
+def end_imports() -> None:
+    """Have Ctrl-C raise KeyboardInterrupt, unless it is ignored, as after a shell's &.
+
+    What is imported stays. To look through it for garbage, now and at the end, takes two seconds.
+    """
+    gc.freeze()
+    gc.enable()
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

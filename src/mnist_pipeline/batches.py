@@ -43,11 +43,11 @@ def split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
 
     Raises InputError if the fraction leaves too few images of a label on either side.
     """
-    from sklearn.model_selection import train_test_split  # noqa: PLC0415 (slow)
-
     everything = np.arange(len(labels))
     if fraction == 0:
         return torch.from_numpy(everything), torch.empty(0, dtype=torch.int64)
+    from sklearn.model_selection import train_test_split  # noqa: PLC0415 (slow)
+
     try:
         training, validation = train_test_split(
             everything, test_size=fraction, random_state=seed, stratify=labels.numpy()

@@ -2,12 +2,14 @@
 
 The work comes in parts, each computed by one thread. Sums over parts follow one binary tree:
 ((a + b) + (c + d)). If one process computes a + b and another one c + d, they exchange these sums
-and each finishes the tree.
+and each finishes the tree. Which of two numbers comes first does not matter to their sum.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -18,6 +20,7 @@ from torch import Tensor, distributed
 from mnist_pipeline.files import InputError, Record
 
 GONE = "another process of this training is gone or does not answer"
+SHARED = "MNIST_SHARED_MEMORY"  # names a file in memory, for processes that one process started
 PowerOfTwo = Literal[1, 2, 4, 8, 16, 32, 64, 128, 256]
 Item = TypeVar("Item")
 Done = TypeVar("Done")
@@ -60,15 +63,29 @@ class Workers:
         Overwrites the parts. Raises InputError if another process is gone.
         """
         mine = add_by_tree(parts)
-        if self.processes == 1:
-            return mine
-        flat = torch.cat([tensor.flatten() for tensor in mine])  # one message is the fastest
-        blocks = [torch.empty_like(flat) for _ in range(self.processes)]
-        blocks[self.rank] = flat
-        reach(exchange, blocks, self.rank)
-        (whole,) = add_by_tree([[block] for block in blocks])
-        pieces = whole.split([tensor.numel() for tensor in mine])
-        return [piece.view_as(tensor) for piece, tensor in zip(pieces, mine, strict=True)]
+        distance = 1  # 0 trades with 1 and 2 with 3, then 0 with 2 and 1 with 3, and so on
+        while distance < self.processes:
+            reach(self.add_sum_of, self.rank ^ distance, mine)
+            distance *= 2
+        return mine
+
+    def add_sum_of(self, other: int, mine: list[Tensor]) -> None:
+        """Add another process's sum to this one's, while that process does the same."""
+        if SHARED in os.environ and mine[0].device.type == "cpu":
+            size = sum(tensor.numel() for tensor in mine)
+            sums = shared_memory(self.processes * size).split(size)
+            torch._foreach_copy_(lay_out(sums[self.rank], mine), mine)
+            distributed.barrier()
+            torch._foreach_add_(mine, lay_out(sums[other], mine))
+            distributed.barrier()  # before one of them is overwritten
+            return
+        sent = [tensor.contiguous() for tensor in mine]
+        received = [torch.empty_like(tensor) for tensor in sent]
+        operations = [distributed.P2POp(distributed.isend, tensor, other) for tensor in sent]
+        operations += [distributed.P2POp(distributed.irecv, tensor, other) for tensor in received]
+        for work in distributed.batch_isend_irecv(operations):
+            work.wait()
+        torch._foreach_add_(mine, received)
 
     def share(self, value: Any) -> Any:
         """Return the first process's value in every process."""
@@ -87,15 +104,16 @@ def add_by_tree(parts: list[list[Tensor]]) -> list[Tensor]:
     return parts[0]
 
 
-def exchange(blocks: list[Tensor], own: int) -> None:
-    """Send the own block to each other process, and receive theirs; all_gather is slower."""
-    operations = []
-    for rank, block in enumerate(blocks):
-        if rank != own:
-            operations.append(distributed.P2POp(distributed.isend, blocks[own], rank))
-            operations.append(distributed.P2POp(distributed.irecv, block, rank))
-    for work in distributed.batch_isend_irecv(operations):
-        work.wait()
+@cache
+def shared_memory(size: int) -> Tensor:
+    """So many float32 that this process and others of this machine share."""
+    return torch.from_file(os.environ[SHARED], shared=True, size=size)
+
+
+def lay_out(memory: Tensor, like: list[Tensor]) -> list[Tensor]:
+    """Tensors of these shapes, one behind the other, in flat memory of as many elements."""
+    pieces = memory.split([tensor.numel() for tensor in like])
+    return [piece.view(tensor.shape) for piece, tensor in zip(pieces, like, strict=True)]
 
 
 def reach(communicate: Callable[..., Any], *arguments: Any) -> None:

@@ -23,7 +23,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from mnist_pipeline.files import InputError, explain_end
 from mnist_pipeline.leash import leashed
-from mnist_pipeline.parallel import GONE, MachineParams, Workers, reach
+from mnist_pipeline.parallel import GONE, SHARED, MachineParams, Workers, reach
 
 PATIENCE = 20  # seconds that a process waits for another one
 GRACE = 5  # seconds that a process has to end when another one has failed
@@ -64,6 +64,8 @@ def launch(stage: str, processes: int) -> None:
     """
     logging.disable()  # torch would report at length what is said below
     os.environ.pop("DVC_STAGE", None)  # they are on this process's leash, not on dvc's
+    if hasattr(os, "memfd_create"):  # elsewhere they send each other messages
+        os.environ[SHARED] = f"/proc/{os.getpid()}/fd/{os.memfd_create('sums')}"
     command = leashed(sys.executable, "-m", "mnist_pipeline", stage)
     try:
         with tempfile.TemporaryDirectory() as logs:

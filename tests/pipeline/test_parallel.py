@@ -42,24 +42,35 @@ def test_the_tree_is_the_same_however_it_is_divided(processes):
 
 
 def test_processes_exchange_their_sums():
-    """Each of two has the sum over both, in the tensors' shapes, whatever their memory format."""
+    """Each of four has the tree's sum, whether by messages or by memory that they share.
+
+    Tensors keep their shape, whatever their memory format; they may have other sizes each time.
+    """
     program = """
-import torch
-from mnist_pipeline.parallel import MachineParams
+import os, sys, torch
+from mnist_pipeline.parallel import SHARED, MachineParams
 from mnist_pipeline.ranks import join
-_, workers = join(torch.device("cpu"), MachineParams(threads=1, processes=2))
+_, workers = join(torch.device("cpu"), MachineParams(threads=1, processes=4))
+value = [1e8, 1.0, -1e8, 1.0][workers.rank]  # ((a + b) + (c + d)) = 0, (((a + b) + c) + d) = 1
 image = torch.arange(48.0).view(2, 3, 2, 4).to(memory_format=torch.channels_last)
-mine = [torch.tensor(1.0), image]
-found = workers.add([[each * (1 + workers.rank) for each in mine]])
-for one, other in zip(found, mine, strict=True):
-    assert torch.equal(one, 3 * other)
+for memory in ("", sys.argv[1]):
+    if memory:
+        os.environ[SHARED] = memory
+    for mine in ([torch.tensor(value), image], [image], [torch.tensor(value), image]):
+        found = workers.add([[each.clone() for each in mine]])
+        assert torch.equal(found[-1], 4 * image)
+        assert len(mine) == 1 or found[0] == 0
 """
+    memory = os.memfd_create("sums")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        place = PLACE | {"MASTER_PORT": str(free.getsockname()[1])}
-    own = [os.environ | place | {"RANK": rank} for rank in "01"]
-    both = [subprocess.Popen([sys.executable, "-c", program], env=each) for each in own]
-    assert [each.wait(timeout=300) for each in both] == [0, 0]
+        place = PLACE | {"WORLD_SIZE": "4", "MASTER_PORT": str(free.getsockname()[1])}
+    command = [sys.executable, "-c", program, f"/proc/{os.getpid()}/fd/{memory}"]
+    own = [os.environ | place | {"RANK": rank} for rank in "0123"]
+    all_four = [subprocess.Popen(command, env=each) for each in own]
+    found = [each.wait(timeout=300) for each in all_four]
+    os.close(memory)
+    assert found == [0, 0, 0, 0]
 
 
 def test_a_process_that_is_gone_is_one_line(monkeypatch):
