@@ -69,8 +69,10 @@ for memory in ("", sys.argv[1]):
     own = [os.environ | place | {"RANK": rank} for rank in "0123"]
     all_four = [subprocess.Popen(command, env=each) for each in own]
     found = [each.wait(timeout=300) for each in all_four]
+    used = os.fstat(memory).st_size
     os.close(memory)
     assert found == [0, 0, 0, 0]
+    assert used == 4 * 4 * 49  # bytes: of four processes, the larger of the two lists
 
 
 def test_a_process_that_is_gone_is_one_line(monkeypatch):

@@ -15,6 +15,8 @@ import pytest
 from conftest import EPOCHS, dvc, processes_in, set_params
 from ruamel.yaml import YAML
 
+from mnist_pipeline.parallel import SHARED
+
 INT, TERM, KILL, STOP = signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGSTOP
 LOST = "dvc repro goes on after the last epoch"
 LATE = "does not answer"
@@ -75,6 +77,7 @@ def test_where_one_ends_all_end(tmp_path, project, undisturbed, case):
         assert any(line.startswith("Train Epoch: 3 [") for line in process.stdout)
         victims = {"dvc": psutil.Process(process.pid)} | ranks_of(process.pid)
         assert victims.keys() == {"dvc", "stage", "0", "1"}
+        assert SHARED in victims["1"].environ()
         if target == "group":
             os.killpg(process.pid, number)
         else:
