@@ -26,6 +26,8 @@ if "PREFECT__FLOW_RUN_ID" in os.environ:
     __import__("pathlib").Path(__file__).with_name(os.environ["PREFECT__FLOW_RUN_ID"]).touch()
 """
 FINAL = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
+# A DVC remote that another folder would look for elsewhere.
+NEAR = "[core]\n    remote = near\n['remote \"near\"']\n    url = ../../near\n"
 CONFIG = """[core]
     remote = store
     check_update = false

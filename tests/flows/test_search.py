@@ -19,6 +19,7 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled
 from service import (
+    NEAR,
     Service,
     bare,
     change,
@@ -172,7 +173,7 @@ def test_refused_before_a_server_starts(tmp_path, monkeypatch, capsys):
         ('{"train.lr": 0.5}', "grid: train.lr: expected a list or a range, found 0.5"),
         ('{"train.lr": []}', "grid: train.lr: expected a list or a range, found []"),
         ('{"train.lr": {"low": 1}}', "grid: train.lr.high: expected a value, found none"),
-        ('{"train.lr": {"low": 1, "high": 2}}', "trials: expected a number, such as trials=20"),
+        ('{"train.seed": {"low": 1, "high": 9}}', "grid: train.seed: expected a list"),
     ):
         with temporary_settings({PREFECT_API_URL: ""}):
             assert refusal(search.main, capsys, grid).startswith(says)
@@ -194,15 +195,6 @@ def test_what_is_refused_is_the_commits(tmp_path, monkeypatch, capsys):
     assert said.startswith("publish: expected a default DVC remote")
 
 
-def test_search_whose_data_no_clone_would_find_is_refused(tmp_path):
-    """A relative path to the DVC remote, before any trial, whether the best is proposed or not."""
-    near = "[core]\n    remote = near\n['remote \"near\"']\n    url = ../../near\n"
-    texts = {"params.yaml": "train: {validation_fraction: 0.1}", ".dvc/config": near}
-    repository(tmp_path, texts)
-    with pytest.raises(InputError, match="DVC remote near: expected an address or an absolute"):
-        search.check_ranking(tmp_path, {}, "none")
-
-
 @pytest.mark.parametrize("branch", ["main", ""])
 def test_the_committed_result_is_nothing_new(tmp_path, monkeypatch, branch):
     """If it is the best point, no branch is proposed, whichever branch the search was given."""
@@ -218,13 +210,22 @@ def test_the_committed_result_is_nothing_new(tmp_path, monkeypatch, branch):
 
 
 @pytest.mark.parametrize(
-    ("grid", "share"), [({}, 0), ({"train.validation_fraction": [0.1, 0]}, 0.1)]
+    ("grid", "share", "remote", "reason"),
+    [
+        ({}, 0, "", "train.validation_fraction: expected above 0"),
+        ({"train.validation_fraction": [0.1, 0]}, 0.1, "", "expected above 0"),
+        ({}, 0.1, NEAR, "DVC remote near: expected an address or an absolute"),
+    ],
 )
-def test_search_without_images_to_rank_by_is_refused(tmp_path, grid, share):
-    """Whether params.yaml leaves none, or the grid."""
-    repository(tmp_path, {"params.yaml": f"train: {{validation_fraction: {share}}}"})
-    with pytest.raises(InputError, match=r"train.validation_fraction: expected above 0"):
+def test_search_that_cannot_rank_or_keep_its_trials_is_refused(
+    tmp_path, grid, share, remote, reason
+):
+    """No images to rank by, in params.yaml or the grid; data where no clone would find them."""
+    texts = {"params.yaml": f"train: {{validation_fraction: {share}}}", ".dvc/config": remote}
+    repository(tmp_path, texts)
+    with pytest.raises(InputError, match=reason):
         search.check_ranking(tmp_path, grid, "none")
+    (tmp_path / ".dvc/config").write_text("")
     search.check_ranking(tmp_path, {"train.validation_fraction": [0.1]}, "none")
 
 

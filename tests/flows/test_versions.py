@@ -1,10 +1,11 @@
 """Versions: each publication is one, production follows, a rollback stays until main differs."""
 
 import shutil
+from unittest.mock import Mock
 
 import pytest
 from conftest import git
-from flows import clones, versions
+from flows import clones, retrain, versions
 from flows.publish import push
 from service import REGISTRY, change, retrained, roll_back
 
@@ -78,10 +79,11 @@ def test_a_commit_that_is_a_version_already(origin):
     assert retrained(origin) == "nothing new"
 
 
-def test_the_gate_compares_with_production(origin):
+def test_the_gate_compares_with_production(origin, monkeypatch):
     """Not with main, which after a rollback still has the model that was taken back.
 
-    The table is newest first: name, accuracy, date, commit, and which one is in production.
+    So does the artifact that shows the metrics. The table is newest first: name, accuracy, date,
+    commit, and which one is in production.
     """
     assert table(origin) == "no version of mnist-cnn yet"
     retrained(origin)
@@ -96,6 +98,12 @@ def test_the_gate_compares_with_production(origin):
     words = ("log", "-1", "--format=%cs %h", "--abbrev=7", "mnist-cnn@v1.0.1")
     assert newer.split() == ["v1.0.1", "99.80%", *git(origin, *words).split()]
     assert older.split()[:2] + older.split()[4:] == ["v1.0.0", "99.20%", "prod"]
+    monkeypatch.setattr(retrain.artifacts, "create_markdown_artifact", shown := Mock())
+    with clones.temporary_clone(str(origin), "main") as folder:
+        retrain.show_metrics(folder)
+    head, *rows = shown.call_args.args[0].splitlines()
+    assert "mnist-cnn@v1.0.0" in head
+    assert "| accuracy | 0.992" in " ".join(" ".join(rows).split())
     assert retrained(origin) == "main, mnist-cnn@v1.0.2"  # v1.0.0 had eight errors
 
 

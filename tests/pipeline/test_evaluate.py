@@ -61,8 +61,9 @@ def test_errors_are_listed_by_index():
 
 
 @pytest.mark.parametrize("number", [0, 100])
-def test_picture_for_any_number_of_errors(number):
+def test_picture_for_any_number_of_errors(number, monkeypatch):
     """A PNG, wide enough to read, the same bytes each time, whatever style the user prefers."""
+    monkeypatch.setattr(evaluate, "SHOWN", 8)  # each takes time
     images = torch.zeros(100, 28, 28, dtype=torch.uint8)
     errors = pd.DataFrame({"index": range(100), "label": 1, "predicted": 7, "confidence": 0.5})
     picture = evaluate.draw(images, errors.head(number))
@@ -73,8 +74,9 @@ def test_picture_for_any_number_of_errors(number):
         assert image.width > 1000
 
 
-def test_picture_shows_the_most_confident_errors():
+def test_picture_shows_the_most_confident_errors(monkeypatch):
     """Of more errors than fit, the black image is shown only if its answer is the surest."""
+    monkeypatch.setattr(evaluate, "SHOWN", 8)  # each takes time
     images = torch.zeros(100, 28, 28, dtype=torch.uint8)
     images[50] = 255
     dark = []

@@ -11,7 +11,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import pytest
-from conftest import python
+from conftest import exit_status, python
 
 from mnist_pipeline import __main__
 from mnist_pipeline.files import InputError, write_atomically
@@ -70,12 +70,14 @@ def test_inputs_must_not_change_while_a_stage_runs(tmp_path, monkeypatch, edit, 
 
 
 @pytest.mark.parametrize("name", __main__.WITHOUT_OPTIONS)
-def test_what_has_no_options_refuses_them(name):
+def test_what_has_no_options_refuses_them(name, capsys):
     """Nothing runs: --help says what the command would do, and an extra word is refused."""
-    asked, refused = command(name, "--help"), command(name, "--epochs", "3")
-    assert asked.stdout.startswith(f"usage: python -m mnist_pipeline {name} [-h]")
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr.endswith("unrecognized arguments: --epochs 3\n")
+    assert exit_status(__main__.main, name, "--help") == 0
+    assert capsys.readouterr().out.startswith(f"usage: python -m mnist_pipeline {name} [-h]")
+    assert exit_status(__main__.main, name, "--epochs", "3") == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.endswith("unrecognized arguments: --epochs 3\n")
 
 
 def test_the_environment_must_be_active(capsys):

@@ -86,6 +86,7 @@ def test_committed_one_is_documented():
         ("src/train.py", "epoch", "e", False),
         ("src/save.py", "shutil", "sh", True),
         ("params.yaml", "min_accuracy: 0.5", "min_accuracy: 0.4", True),
+        ("dvc.yaml", "- models/weights\n", "- models\n", True),  # evaluate reads a file of it
     ],
 )
 def test_configuration_is_all_but_the_seed(tmp_path, name, old, new, same):
@@ -99,13 +100,6 @@ def test_configuration_is_all_but_the_seed(tmp_path, name, old, new, same):
     lock(tmp_path)
     spread = read_spread([tmp_path])
     assert (spread and spread.runs) == (2 if same else None)
-
-
-def test_weights_in_a_folder_are_no_configuration(tmp_path):
-    """They follow from the seed, also where evaluate reads a file of what train writes."""
-    before = configuration(make_project(tmp_path))
-    edit(tmp_path, "dvc.lock", "path: models/weights\n", "path: models\n")
-    assert configuration(tmp_path) == before
 
 
 def test_dry_runs_are_refused(tmp_path):

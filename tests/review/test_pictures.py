@@ -57,19 +57,12 @@ def test_picture_that_is_none_is_said(folders, tmp_path):
     assert drawn == {"learning_curves.png", "confusion.png"}
 
 
-def test_new_images_are_counted_beyond_those_shown(folders, monkeypatch):
-    """The title says how many there are, also where the picture does not show them all."""
+def test_new_images_that_go_or_get_another_label(folders, monkeypatch):
+    """What is gone is red; an image with another label stands beside itself.
+
+    The title counts all of them, also where the picture does not show them all.
+    """
     monkeypatch.setattr(pictures, "SHOWN", 2)
-    (folders[1] / "data/new/test").mkdir(parents=True)
-    for number in range(3):
-        Image.new("L", (28, 28)).save(folders[1] / f"data/new/test/7-{number}.png")
-    figure = pictures.new_images(folders)
-    assert figure.get_suptitle().startswith("3 images added")
-    assert sum(len(axis.images) for axis in figure.axes) == 2
-
-
-def test_new_images_that_go_or_get_another_label(folders):
-    """What is gone is red; an image with another label stands beside itself."""
     for folder, names in zip(folders, (("1-a", "3-b"), ("7-a",)), strict=True):
         (folder / "data/new/train").mkdir(parents=True)
         for name in names:
@@ -77,7 +70,7 @@ def test_new_images_that_go_or_get_another_label(folders):
     figure = pictures.new_images(folders)
     assert figure.get_suptitle().startswith("1 images added (blue: to test with), 2 removed (red)")
     shown = [(axis.get_title(), axis.title.get_color()) for axis in figure.axes if axis.images]
-    assert shown == [("1", "tab:red"), ("7", "black"), ("3", "tab:red")]
+    assert shown == [("1", "tab:red"), ("7", "black")]
 
 
 def test_confusion_counts_the_errors(folders):
