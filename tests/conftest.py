@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+from warnings import catch_warnings
 
 import psutil
 import pytest
@@ -148,6 +150,14 @@ def dvc(repo: Path, *words: str, **environment: str) -> subprocess.CompletedProc
         text=True,
         check=False,
     )
+
+
+def reproduce(repo: Path, *targets: str) -> None:
+    """Run dvc repro in this process, which saves a second."""
+    from dvc.repo import Repo  # noqa: PLC0415 (slow)
+
+    with chdir(repo), catch_warnings(action="ignore"), Repo() as opened:
+        opened.reproduce(targets or None)
 
 
 def python(*words: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import httpx
 import psutil
-from conftest import dvc, fresh_copy, git
+from conftest import fresh_copy, git, reproduce
 from flows import schedule, versions
 from flows.clones import override_params, temporary_clone
 from flows.retrain import publish_result
@@ -109,7 +109,7 @@ def change(
             whole = content if isinstance(content, bytes) else str(content).encode()
             (folder / name).write_bytes(whole)
         if repro:
-            assert dvc(folder, "repro").returncode == 0
+            reproduce(folder)
         git(folder, "add", "--all")
         git(folder, "commit", "--quiet", "--message=change")
         git(folder, "push", "--quiet", "origin", "HEAD:main")
@@ -118,7 +118,7 @@ def change(
 def retrained(origin: Path) -> str:
     """What one scheduled run says: the stages, then the gate and the push, in a new clone."""
     with temporary_clone(str(origin), "main") as folder:
-        assert dvc(folder, "repro").returncode == 0
+        reproduce(folder)
         state = publish_result.fn(folder, "main", "main", 0.05)
     reason = state.message if state.is_failed() else state.message.partition(":")[0]
     return str(reason)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import dvc, git
+from conftest import dvc, git, reproduce
 from flows import clones
 from flows.publish import push
 from service import change
@@ -18,7 +18,7 @@ def clone(origin: Path, result: str = "7") -> Iterator[Path]:
     """A run's clone, whose stages have made this result."""
     with clones.temporary_clone(str(origin), "main") as folder:
         (folder / "source").write_text(result)
-        assert dvc(folder, "repro").returncode == 0
+        reproduce(folder)
         yield folder
 
 

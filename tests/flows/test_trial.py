@@ -1,7 +1,7 @@
 """A trial as a function, with stages of a second: what it pushes, and what it refuses."""
 
 import pytest
-from conftest import dvc, git
+from conftest import dvc, git, reproduce
 from flows import clones, trial
 from flows.stages import refused
 from prefect.states import Completed, Failed
@@ -19,7 +19,7 @@ def _out_of_a_run(tmp_path, monkeypatch):
 def origin(tmp_path_factory):
     """A repository with quick stages, and its remote."""
     seed = quick_project(tmp_path_factory.mktemp("trial") / "seed")
-    assert dvc(seed, "repro").returncode == 0
+    reproduce(seed)
     origin = bare(seed)
     assert dvc(seed, "push").returncode == 0
     return origin
@@ -30,7 +30,7 @@ def test_pushes_data_and_an_experiment(origin, tmp_path, monkeypatch, exported):
     """Also of a model that save refuses: its accuracy counts like any other's."""
 
     def run_stages(folder, force):
-        assert dvc(folder, "repro", "save" if exported else "evaluate").returncode == 0
+        reproduce(folder, "save" if exported else "evaluate")
         return Completed() if exported else refused("save: error: too bad")
 
     monkeypatch.setattr(trial, "run_stages", run_stages)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import dvc, exit_status, git, python
+from conftest import dvc, exit_status, git, python, reproduce
 from dvc.repo.experiments.refs import EXEC_BASELINE, ExpRefInfo
 from pets import WRONG, commit, edit, lock, make_project, plant, plant_new, write
 from ruamel.yaml import YAML
@@ -303,7 +303,7 @@ def test_half_a_run_is_stale_by_a_folder_in_git(repo):
     }
     write(repo, "dvc.yaml", {"stages": stages})
     (repo / "dvc.lock").unlink()
-    assert dvc(repo, "repro").returncode == 0
+    reproduce(repo)
     assert build("HEAD", None).head.stale == []
     edit(repo, "src/model.py", "2", "3")
     assert dvc(repo, "repro", "--single-item", "one").returncode == 0

@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 import torch
-from conftest import dvc, git
+from conftest import dvc, git, reproduce
 from flows import clones, versions
 from service import change, retrained, roll_back, small_registry, wait_until
 
@@ -88,7 +88,7 @@ def test_app_follows_production(origin):
         first = serves(url, "v1.0.0")
         with clones.temporary_clone(str(origin), "main") as folder:
             (folder / "source").write_bytes(model(1))
-            assert dvc(folder, "repro").returncode == 0
+            reproduce(folder)
             git(folder, "commit", "--quiet", "--all", "--message=by hand")
             tags = versions.register(folder, "without data")
             git(folder, "push", "--quiet", "origin", "HEAD:main", *tags)
