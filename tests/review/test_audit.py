@@ -67,7 +67,8 @@ def test_equal_bytes_are_told(repo, tmp_path, monkeypatch):
     write(repo, "raw/all", "pictures")
     dvc(repo, "add", "raw/all")
     edit(repo, "dvc.yaml", "- src/prepare.py\n", "- src/prepare.py\n    - raw/all\n")
-    dvc(repo, "remote", "add", "--default", "own", str(tmp_path / "remote"))
+    remote = f"[core]\n    remote = own\n['remote \"own\"']\n    url = {tmp_path}/remote\n"
+    write(repo, ".dvc/config", remote)
     (tmp_path / "mirror").mkdir()
     monkeypatch.setenv("MNIST_MIRROR", "../mirror")
     assert dvc(repo, "repro", CUDA_VISIBLE_DEVICES="").returncode == 0

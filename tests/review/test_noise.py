@@ -6,7 +6,7 @@ from statistics import stdev
 from typing import Never
 
 import pytest
-from conftest import ROOT, dvc, git, python
+from conftest import ROOT, git, python
 from pets import commit, edit, lock, make_project, write
 
 from mnist_pipeline.files import InputError
@@ -28,9 +28,8 @@ def repo(tmp_path_factory) -> Path:
     """The cats and dogs with seed 2, with a DVC that pushes each experiment."""
     repo = make_project(tmp_path_factory.mktemp("noise"))
     edit(repo, "params.yaml", "seed: 1", "seed: 2")
-    remote = ("--default", "own", str(tmp_path_factory.mktemp("remote")))
-    dvc(repo, "remote", "add", *remote)
-    dvc(repo, "config", "exp.auto_push", "true")
+    remote = f"['remote \"own\"']\n    url = {tmp_path_factory.mktemp('remote')}\n"
+    write(repo, ".dvc/config", f"[core]\n    remote = own\n[exp]\n    auto_push = true\n{remote}")
     commit(repo)
     return repo
 
