@@ -32,6 +32,7 @@ from service import (
 from mnist_pipeline.files import InputError
 from mnist_pipeline.review.ranking import NAME
 
+ABOVE = "train.validation_fraction: expected above 0"
 GRID = '{"train.lr": [0.5, 4.0], "train.seed": [1, 2]}'
 
 
@@ -173,7 +174,7 @@ def test_refused_before_a_server_starts(tmp_path, monkeypatch, capsys):
         ('{"train.lr": 0.5}', "grid: train.lr: expected a list or a range, found 0.5"),
         ('{"train.lr": []}', "grid: train.lr: expected a list or a range, found []"),
         ('{"train.lr": {"low": 1}}', "grid: train.lr.high: expected a value, found none"),
-        ('{"train.seed": {"low": 1, "high": 9}}', "grid: train.seed: expected a list"),
+        ('{"train.seed": {"low":1,"high":9}}', "grid: train.seed: expected a list, found a range"),
     ):
         with temporary_settings({PREFECT_API_URL: ""}):
             assert refusal(search.main, capsys, grid).startswith(says)
@@ -212,8 +213,8 @@ def test_the_committed_result_is_nothing_new(tmp_path, monkeypatch, branch):
 @pytest.mark.parametrize(
     ("grid", "share", "remote", "reason"),
     [
-        ({}, 0, "", "train.validation_fraction: expected above 0"),
-        ({"train.validation_fraction": [0.1, 0]}, 0.1, "", "expected above 0"),
+        ({}, 0, "", ABOVE),
+        ({"train.validation_fraction": [0.1, 0]}, 0.1, "", ABOVE),
         ({}, 0.1, NEAR, "DVC remote near: expected an address or an absolute"),
     ],
 )

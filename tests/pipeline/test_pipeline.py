@@ -57,7 +57,7 @@ def test_make_run_is_dvc_repro_and_a_summary(undisturbed, tmp_path):
     assert done.returncode == 255
     assert [each for each in STAGES if f"Running stage '{each}'" in done.stdout] == ["save"]
     assert "error: metrics/metrics.json: accuracy: expected at least" in done.stderr
-    assert "accuracy  " not in done.stdout
+    assert "accuracy" not in done.stdout
     assert not (repo / "build").exists()
 
 
