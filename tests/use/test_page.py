@@ -112,7 +112,10 @@ def test_a_stroke_along_the_rim_counts(open_page: Open, server: Server) -> None:
 
 
 def test_drawing_with_a_finger_on_a_phone(open_page: Open, server: Server) -> None:
-    """A finger draws instead of scrolling, and nothing is wider than 360 pixels."""
+    """A finger draws instead of scrolling, and nothing is wider than 360 pixels.
+
+    Nor than 320, where somebody has set letters of twice the size.
+    """
     page = open_page(**PHONE)
     touch = page.context.new_cdp_session(page)
     for index, (x, y) in enumerate(on_screen(page, SEVEN)):
@@ -122,6 +125,9 @@ def test_drawing_with_a_finger_on_a_phone(open_page: Open, server: Server) -> No
     expect_answer(page, server)
     assert page.evaluate(INKED) > 0
     assert page.evaluate("[scrollY, document.documentElement.scrollWidth]") == [0, 360]
+    page.set_viewport_size({"width": 320, "height": 640})
+    page.evaluate("document.documentElement.style.fontSize = '32px'")
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
 
 
 def test_a_second_finger_draws_nothing(open_page: Open) -> None:
