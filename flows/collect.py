@@ -28,16 +28,15 @@ ATTEMPTS = 3  # somebody else may push to the branch meanwhile
 
 
 @flow(name="collect", log_prints=True)
-def collect(repository: str = "", spool: str = "") -> State[None]:
-    """Push what waits in the spool, for a pull request.
+def collect(repository: str = "") -> State[None]:
+    """Push what waits in data/spool of this project's checkout, for a pull request.
 
     Args:
         repository: where to push; empty: where this project's checkout came from.
-        spool: the folder of the page's server; empty: data/spool of this project's checkout.
     """
     try:
         connect(repository)
-        here = Path(spool or ROOT / SPOOL)
+        here = ROOT / SPOOL
         return Completed(message=f"{empty(here, repository)}, from {platform.node()}:{here}")
     except InputError as error:
         return refused(str(error))

@@ -1,5 +1,6 @@
 """Collecting: what waits in the spool becomes one commit; nothing is lost or pushed twice."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from unittest.mock import Mock
 
@@ -82,6 +83,16 @@ def test_nothing_twice(origin, capsys):
     assert capsys.readouterr().out.count("expected a new image, found it in data/new/") == 2
     assert collect.collect.log_prints
     assert waiting() == 0
+
+
+@pytest.mark.parametrize("at", ["mnist_pipeline.use.spool.write_atomically", "pathlib.Path.unlink"])
+def test_a_kill_between_two_labels_leaves_one(origin, monkeypatch, at):
+    """Somebody changes 7 to 3, and the server is killed meanwhile: a collector finds no two."""
+    correct(1, label=7)
+    with monkeypatch.context() as killed, suppress(KeyboardInterrupt):
+        killed.setattr(at, Mock(side_effect=KeyboardInterrupt))
+        correct(1)
+    assert waiting() == 1
 
 
 def test_what_is_only_in_the_checkout_is_pushed(origin, tmp_path):

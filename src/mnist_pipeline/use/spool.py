@@ -1,5 +1,6 @@
 """What people correct on the page waits here, one file an image, until it is collected."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ def keep(image: NDArray[np.uint8], label: int, most: int) -> None:
     before = set(SPOOL.glob(f"[0-9]{path.name[1:]}"))
     if not before and sum(1 for _ in SPOOL.glob("*.png")) >= most:
         raise InputError(f"expected fewer than {most:,} waiting corrections, found that many")
+    with suppress(FileNotFoundError):  # it was collected meanwhile
+        for other in before:
+            other.replace(path)  # the same pixels; a kill leaves one label or the other
     write_atomically(path, encode(image))
-    for other in before - {path}:
-        other.unlink(missing_ok=True)
