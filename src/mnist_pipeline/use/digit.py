@@ -87,13 +87,19 @@ def to_mnist(picture: Image.Image) -> NDArray[np.uint8]:
 
     Raises InputError where there is no digit, or more than one.
     """
-    scale = WORKING / max(picture.size)
-    width, height = (max(1, round(side * scale)) for side in picture.size)
-    ink = find_ink(np.asarray(picture.resize((width, height)), dtype=np.float64))
+    ink = find_ink(scale(picture, WORKING))
     mask = find_digit(ink)
-    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return centre(shrink((ink * mask)[box]))
+    (box,) = ndimage.find_objects(mask.astype(np.uint8))
+    small = Image.fromarray((ink * mask)[box].astype(np.float32))
+    method = Image.Resampling.BOX if max(small.size) > DIGIT else Image.Resampling.BICUBIC
+    return centre(scale(small, DIGIT, method).clip(0, 1))
+
+
+def scale(picture: Image.Image, longer: int, method: int = Image.Resampling.BICUBIC) -> Grey:
+    """A grey picture as numbers, scaled to a longer side of so many pixels."""
+    factor = longer / max(picture.size)
+    width, height = (max(1, round(side * factor)) for side in picture.size)
+    return np.asarray(picture.resize((width, height), method), dtype=np.float64)
 
 
 def find_ink(grey: Grey) -> Grey:
@@ -164,21 +170,9 @@ def find_inside(groups: NDArray[np.int32]) -> NDArray[np.bool_]:
     return inside if any(inside & long) else np.ones_like(inside)
 
 
-def shrink(ink: Grey) -> Grey:
-    """The digit, scaled to a longer side of 20 pixels."""
-    scale = DIGIT / max(ink.shape)
-    height, width = (max(1, round(side * scale)) for side in ink.shape)
-    picture = Image.fromarray(ink.astype(np.float32))
-    method = Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC
-    return np.clip(np.asarray(picture.resize((width, height), method), dtype=np.float64), 0, 1)
-
-
 def centre(ink: Grey) -> NDArray[np.uint8]:
     """At most 20 × 20 on a field of 28 × 28, its centre of mass at index 14."""
-    corner = [
-        int(np.clip(round(CENTRE - mass), 0, SIDE - side))
-        for mass, side in zip(ndimage.center_of_mass(ink), ink.shape, strict=True)
-    ]
-    field = np.zeros((SIDE, SIDE))
-    field[corner[0] :, corner[1] :][: ink.shape[0], : ink.shape[1]] = ink / ink.max()
+    free = SIDE - np.array(ink.shape)
+    before = np.round(CENTRE - np.array(ndimage.center_of_mass(ink))).clip(0, free).astype(int)
+    field = np.pad(ink / ink.max(), np.stack([before, free - before], axis=1))
     return np.round(field * 255).astype(np.uint8)
