@@ -9,7 +9,7 @@ import uvicorn
 from mnist_pipeline.export import onnx_bytes
 from mnist_pipeline.model import Net
 from mnist_pipeline.use import network
-from mnist_pipeline.use.app import HOST, Served, make_app
+from mnist_pipeline.use.app import HOST, Served, app
 
 MOST = 2  # corrections that may wait
 
@@ -32,7 +32,7 @@ class Server:
         listener = socket.create_server((HOST, self.port))
         self.port = listener.getsockname()[1]
         self.url = f"http://{HOST}:{self.port}"
-        app = make_app(self.served, MOST)
+        app.state.served, app.state.most = self.served, MOST
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
         self.uvicorn = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.uvicorn.run, args=([listener],))
