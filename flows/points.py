@@ -67,7 +67,7 @@ def to_space(grid: Grid, checked: dict[str, list[Value]]) -> Space:
     for key, values in grid.items():
         try:
             if isinstance(values, list):
-                space[key] = CategoricalDistribution(values)
+                space[key] = CategoricalDistribution([*dict.fromkeys(checked[key])])
             elif all(isinstance(end, int) for end in checked[key]):
                 space[key] = IntDistribution(int(values.low), int(values.high), log=values.log)
             else:

@@ -16,7 +16,8 @@ ENDS = {"train.lr": [0.1, 2.0], "train.epochs": [1, 3]}  # as the schemas have t
 
 def points(grid, sampler, trials=None, seed=1, together=3):
     """The batches of points that a sampler has scored; the best learning rate is 0.7."""
-    space = to_space(TypeAdapter(Grid).validate_python(grid), ENDS)
+    checked = ENDS | {key: values for key, values in grid.items() if isinstance(values, list)}
+    space = to_space(TypeAdapter(Grid).validate_python(grid), checked)
     (study, number), batches = create_study(space, sampler, seed, trials), []
 
     def score(batch):
@@ -51,6 +52,13 @@ def test_range_is_whole_only_where_the_parameter_is():
     """From 1 to 4, a learning rate may be 1.5: that decides its schema, not how it is written."""
     grid = TypeAdapter(Grid).validate_python({"train.lr": {"low": 1, "high": 4}})
     assert to_space(grid, {"train.lr": [1.0, 4.0]}) == {"train.lr": FloatDistribution(1, 4)}
+
+
+def test_values_of_a_list_are_written_as_the_parameter_is():
+    """1, 1.0 and 1 again are one learning rate, and one trial: its name depends on how it looks."""
+    grid = TypeAdapter(Grid).validate_python({"train.lr": [1, 1.0, 1]})
+    space = to_space(grid, {"train.lr": [1.0, 1.0, 1.0]})
+    assert repr(space["train.lr"].choices) == "(1.0,)"
 
 
 def test_tpe_learns_from_what_it_is_told():
