@@ -85,14 +85,17 @@ def search(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
             ranking = rank(table)
             base = branch or found.commit[:7]
             show(table, describe(table, ranking, base, repository == str(ROOT)), space)
-            proposed = f"; {propose(found, ranking, branch)}" if publish == "branch" else ""
+            failed = (table[FAULT] != "").sum()
+            done = f"{failed} of {len(table)} trials failed" if failed else f"{len(table)} trials"
+            try:
+                done += f"; {propose(found, ranking, branch)}" if publish == "branch" else ""
+            except InputError as error:
+                return Failed(message=f"{done}; nothing proposed: {error}")
     except CancelledRun:
         return Cancelled(message="its trials are cancelled, too")
     except InputError as error:
         return refused(str(error))
-    if failed := (table[FAULT] != "").sum():
-        return Failed(message=f"{failed} of {len(table)} trials failed{proposed}")
-    return Completed(message=f"{len(table)} trials{proposed}")
+    return Failed(message=done) if failed else Completed(message=done)
 
 
 def check_ranking(folder: Path, grid: Grid, publish: str) -> None:
@@ -190,9 +193,11 @@ def check_form(options: dict[str, Any]) -> None:
     known = inspect.signature(search).parameters
     if unknown := options.keys() - known.keys():
         raise InputError(f"{', '.join(sorted(unknown))}: expected one of {', '.join(known)}")
-    if not options["grid"]:
-        raise InputError('grid: expected values, such as {"train.lr": [0.5, 1]}, found none')
-    for key, values in options["grid"].items():
+    grid = options["grid"]
+    if not grid or not isinstance(grid, dict):
+        found = grid or "none"
+        raise InputError(f'grid: expected values, such as {{"train.lr": [0.5, 1]}}, found {found}')
+    for key, values in grid.items():
         if not re.fullmatch(KEY, key):
             raise InputError(f"grid: {key}: expected a section and a name, such as train.lr")
         if isinstance(values, dict):

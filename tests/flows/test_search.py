@@ -113,7 +113,8 @@ def test_commands_for_the_next_step_work(service, origin, done, tmp_path):
 def test_search_from_the_dashboard_proposes_the_best(service, origin, done):
     """The deployment takes the same parameters; the best goes to a branch, main stays.
 
-    Of what another search has tried, only the trial that failed is tried again.
+    Of what another search has tried, only the trial that failed is tried again. If none was
+    trained, the run says so and fails.
     """
     before, known = git(origin, "rev-parse", "main"), trials(service)
     grid = {"train.lr": [0.5, 4.0], "train.seed": [1]}
@@ -130,6 +131,11 @@ def test_search_from_the_dashboard_proposes_the_best(service, origin, done):
     branch = re.search(r"retrain/\w{12}", message)[0]
     changed = git(origin, "diff", "--name-only", f"main...{branch}").split()
     assert {"dvc.lock", "params.yaml", "metrics/history.csv"} <= {*changed}
+    grid = {"train.lr": [4.0], "train.seed": [1]}
+    run = service.run("search/manual", grid=grid, repository=str(origin), publish="branch")
+    message = service.wait(run, "FAILED")["message"]
+    assert message == "1 of 1 trials failed; nothing proposed: no trial was trained"
+    assert trials(service).keys() == known.keys()
 
 
 def test_deleted_runs_neither_answer_nor_are_waited_for(service, monkeypatch):
@@ -169,7 +175,8 @@ def test_refused_before_a_server_starts(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(clones, "HOME", tmp_path)
     monkeypatch.setattr(search, "service", lambda *_, **__: pytest.fail("it was started"))
     for grid, says in (
-        ("", "grid: expected values, such as"),
+        ("", 'grid: expected values, such as {"train.lr": [0.5, 1]}, found none'),
+        ("{}", 'grid: expected values, such as {"train.lr": [0.5, 1]}, found none'),
         ('{"lr": [1]}', "grid: lr: expected a section and a name, such as train.lr"),
         ('{"train.lr": 0.5}', "grid: train.lr: expected a list or a range, found 0.5"),
         ('{"train.lr": []}', "grid: train.lr: expected a list or a range, found []"),
@@ -178,6 +185,8 @@ def test_refused_before_a_server_starts(tmp_path, monkeypatch, capsys):
     ):
         with temporary_settings({PREFECT_API_URL: ""}):
             assert refusal(search.main, capsys, grid).startswith(says)
+    with temporary_settings({PREFECT_API_URL: ""}):
+        assert refusal(search.main, capsys, "{}", "grid=x").endswith("[0.5, 1]}, found x")
 
 
 def test_what_is_refused_is_the_commits(tmp_path, monkeypatch, capsys):
