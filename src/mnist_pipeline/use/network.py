@@ -58,7 +58,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def choose(options: argparse.Namespace) -> Network:
-    """The network that the options name; InputError if it cannot be had."""
+    """The network that the options name; InputError if it cannot be had.
+
+    If they name a repository alone, sets options.stage to prod, which the app then follows.
+    """
     unnamed = options.stage is None and options.version is None
     if unnamed and options.repository is None:
         path = options.model or ONNX
