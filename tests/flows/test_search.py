@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from contextlib import nullcontext
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,7 @@ from service import (
 )
 
 from mnist_pipeline.files import InputError
-from mnist_pipeline.review.ranking import NAME
+from mnist_pipeline.review.ranking import FAULT, NAME, SCORE
 
 ABOVE = "train.validation_fraction: expected above 0"
 GRID = '{"train.lr": [0.5, 4.0], "train.seed": [1, 2]}'
@@ -113,8 +114,7 @@ def test_commands_for_the_next_step_work(service, origin, done, tmp_path):
 def test_search_from_the_dashboard_proposes_the_best(service, origin, done):
     """The deployment takes the same parameters; the best goes to a branch, main stays.
 
-    Of what another search has tried, only the trial that failed is tried again. If none was
-    trained, the run says so and fails.
+    Of what another search has tried, only the trial that failed is tried again.
     """
     before, known = git(origin, "rev-parse", "main"), trials(service)
     grid = {"train.lr": [0.5, 4.0], "train.seed": [1]}
@@ -131,11 +131,6 @@ def test_search_from_the_dashboard_proposes_the_best(service, origin, done):
     branch = re.search(r"retrain/\w{12}", message)[0]
     changed = git(origin, "diff", "--name-only", f"main...{branch}").split()
     assert {"dvc.lock", "params.yaml", "metrics/history.csv"} <= {*changed}
-    grid = {"train.lr": [4.0], "train.seed": [1]}
-    run = service.run("search/manual", grid=grid, repository=str(origin), publish="branch")
-    message = service.wait(run, "FAILED")["message"]
-    assert message == "1 of 1 trials failed; nothing proposed: no trial was trained"
-    assert trials(service).keys() == known.keys()
 
 
 def test_deleted_runs_neither_answer_nor_are_waited_for(service, monkeypatch):
@@ -217,6 +212,22 @@ def test_the_committed_result_is_nothing_new(tmp_path, monkeypatch, branch):
         found = SimpleNamespace(folder=folder, commit=tip)
         ranking = pd.DataFrame({NAME: ["trial-x"]})
         assert search.propose(found, ranking, branch).startswith("nothing new: not significantly")
+
+
+def test_the_ranking_stands_if_nothing_can_be_proposed(tmp_path, monkeypatch):
+    """The search fails with both reasons, and has shown its ranking. No trial is ordered here."""
+    faulty = {"train.lr": 4.0, SCORE: None, NAME: "trial-x", FAULT: "Refused: train: diverges"}
+    found, shown = SimpleNamespace(rows={"trial-x": faulty}, commit="a" * 40, score=None), []
+    monkeypatch.setattr(search, "temporary_clone", lambda *_: nullcontext(tmp_path))
+    monkeypatch.setattr(search, "plan", lambda *_: ({}, [{}], None, 1))
+    monkeypatch.setattr(search, "check_ranking", lambda *_: None)
+    monkeypatch.setattr(search, "Trials", lambda *_: found)
+    monkeypatch.setattr(search, "explore", lambda *_: None)
+    monkeypatch.setattr(search, "show", lambda _, text, __: shown.append(text))
+    state = search.search.fn({"train.lr": [4.0]}, publish="branch")
+    assert state.is_failed()
+    assert state.message == "1 of 1 trials failed; nothing proposed: no trial was trained"
+    assert "- trial-x: Refused: train: diverges" in shown[0]
 
 
 @pytest.mark.parametrize(

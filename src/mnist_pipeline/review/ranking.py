@@ -68,7 +68,7 @@ def to_markdown(ranking: pd.DataFrame) -> str:
     shown = ranking.rename(columns={"mean": "validation accuracy", "count": "trained"})
     for name in ("validation accuracy", "min", "max"):
         shown[name] = shown[name].mul(100).map("{:.2f} %".format, na_action="ignore")
-    return str(shown.fillna("–").to_markdown(index=False, floatfmt=".4g"))
+    return str(shown.astype(object).fillna("–").to_markdown(index=False, floatfmt=".4g"))
 
 
 def draw(trials: pd.DataFrame, logarithmic: set[str]) -> Figure:
