@@ -88,7 +88,8 @@ def search(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
             failed = (table[FAULT] != "").sum()
             done = f"{failed} of {len(table)} trials failed" if failed else f"{len(table)} trials"
             try:
-                done += f"; {propose(found, ranking, branch)}" if publish == "branch" else ""
+                if publish == "branch":
+                    done += f"; {propose(found, ranking, branch)}"
             except InputError as error:
                 return Failed(message=f"{done}; nothing proposed: {error}")
     except CancelledRun:

@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
 from hands import photo
 from serving import Server, untrained
 
+from mnist_pipeline.files import InputError
 from mnist_pipeline.use import network, versions
 from mnist_pipeline.use.app import BODY, Served
 from mnist_pipeline.use.spool import SPOOL
@@ -142,6 +144,16 @@ def test_requests_at_once(server: Server) -> None:
         replies = list(pool.map(lambda words: ask(server, *words), sent * 4))
     assert [reply.status_code for reply in replies] == [400, 200, 200, 200] * 4
     assert len(kept()) == 1
+
+
+def test_a_problem_is_reported_once(monkeypatch, capsys):
+    """Not with every look, as long as it stays the same."""
+    served = Served(untrained("v1.0.0"))
+    for problem in ("away", "away", "no such stage"):
+        monkeypatch.setattr(versions, "read_tags", Mock(side_effect=InputError(problem)))
+        served.update("", "prod")
+        assert served.problem == problem
+    assert capsys.readouterr().err == "warning: away\nwarning: no such stage\n"
 
 
 def test_a_new_version_does_not_inherit_the_old_ones_problem(monkeypatch):

@@ -4,6 +4,7 @@ python -m mnist_pipeline app
 """
 
 import argparse
+import asyncio
 import io
 import socket
 import sys
@@ -116,9 +117,10 @@ def predict(picture: Picture) -> dict[str, Any]:
 
 
 @app.post("/corrections/{label}")
-def correct(picture: Picture, label: Annotated[int, Segment(ge=0, le=9)]) -> dict[str, str]:
+async def correct(picture: Picture, label: Annotated[int, Segment(ge=0, le=9)]) -> dict[str, str]:
     """Keep a picture with the label that somebody gives it."""
-    writer.submit(lambda: keep(read_digit(picture), label, app.state.most)).result()
+    loop = asyncio.get_running_loop()
+    await loop.run_in_executor(writer, lambda: keep(read_digit(picture), label, app.state.most))
     return {"detail": f"kept as {label}, for somebody to look at"}
 
 
