@@ -68,7 +68,7 @@ class Checkpoint:
             if old != path:
                 old.unlink(missing_ok=True)  # another training may have deleted it
         with suppress(FileNotFoundError):
-            by_age = sorted(self.folder.glob("*.pt"), key=lambda path: path.stat().st_mtime)
+            by_age = sorted(self.folder.glob("*.pt*"), key=lambda path: path.stat().st_mtime)
             for oldest in by_age[:-KEPT]:
                 oldest.unlink()
 

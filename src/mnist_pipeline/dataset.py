@@ -45,7 +45,9 @@ def read_idx(path: Path, expected: tuple[int, ...]) -> NDArray[np.uint8]:
         raise InputError(f"{path}: expected an IDX header {magic.hex()}, found {found}")
     shape = struct.unpack(f">{dimensions}I", content[4:start])
     size = math.prod(shape)
-    if size == 0 or len(content) - start != size:
+    if size == 0:
+        raise InputError(f"{path}: expected at least one image or label, found none")
+    if len(content) - start != size:
         raise InputError(f"{path}: expected {size} bytes of data, found {len(content) - start}")
     if shape[1:] != expected:
         wanted, found = (" × ".join(map(str, each)) for each in (expected, shape[1:]))

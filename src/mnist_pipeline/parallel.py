@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, reduce
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -63,28 +63,32 @@ class Workers:
         Overwrites the parts. Raises InputError if another process is gone.
         """
         mine = add_by_tree(parts)
+        share_memory = SHARED in os.environ and mine[0].device.type == "cpu"
+        add_other = self.add_from_memory if share_memory else self.add_from_message
         distance = 1  # 0 trades with 1 and 2 with 3, then 0 with 2 and 1 with 3, and so on
         while distance < self.processes:
-            reach(self.add_sum_of, self.rank ^ distance, mine)
+            add_other(self.rank ^ distance, mine)
             distance *= 2
         return mine
 
-    def add_sum_of(self, other: int, mine: list[Tensor]) -> None:
+    def add_from_memory(self, other: int, mine: list[Tensor]) -> None:
         """Add another process's sum to this one's, while that process does the same."""
-        if SHARED in os.environ and mine[0].device.type == "cpu":
-            size = sum(tensor.numel() for tensor in mine)
-            sums = shared_memory(self.processes * size).split(size)
-            torch._foreach_copy_(lay_out(sums[self.rank], mine), mine)
-            distributed.barrier()
-            torch._foreach_add_(mine, lay_out(sums[other], mine))
-            distributed.barrier()  # before one of them is overwritten
-            return
+        size = sum(tensor.numel() for tensor in mine)
+        widest = reduce(torch.promote_types, (tensor.dtype for tensor in mine))
+        sums = shared_memory(self.processes * size, widest).split(size)
+        torch._foreach_copy_(lay_out(sums[self.rank], mine), mine)
+        reach(distributed.barrier)
+        torch._foreach_add_(mine, lay_out(sums[other], mine))
+        reach(distributed.barrier)  # before one of them is overwritten
+
+    def add_from_message(self, other: int, mine: list[Tensor]) -> None:
+        """The same between machines, or between GPUs."""
         sent = [tensor.contiguous() for tensor in mine]
         received = [torch.empty_like(tensor) for tensor in sent]
         operations = [distributed.P2POp(distributed.isend, tensor, other) for tensor in sent]
         operations += [distributed.P2POp(distributed.irecv, tensor, other) for tensor in received]
-        for work in distributed.batch_isend_irecv(operations):
-            work.wait()
+        for work in reach(distributed.batch_isend_irecv, operations):
+            reach(work.wait)
         torch._foreach_add_(mine, received)
 
     def share(self, value: Any) -> Any:
@@ -105,9 +109,9 @@ def add_by_tree(parts: list[list[Tensor]]) -> list[Tensor]:
 
 
 @cache
-def shared_memory(size: int) -> Tensor:
-    """So many float32 that this process and others of this machine share."""
-    return torch.from_file(os.environ[SHARED], shared=True, size=size)
+def shared_memory(size: int, dtype: torch.dtype) -> Tensor:
+    """So many elements that this process and others of this machine share."""
+    return torch.from_file(os.environ[SHARED], shared=True, size=size, dtype=dtype)
 
 
 def lay_out(memory: Tensor, like: list[Tensor]) -> list[Tensor]:
@@ -116,13 +120,13 @@ def lay_out(memory: Tensor, like: list[Tensor]) -> list[Tensor]:
     return [piece.view(tensor.shape) for piece, tensor in zip(pieces, like, strict=True)]
 
 
-def reach(communicate: Callable[..., Any], *arguments: Any) -> None:
+def reach(communicate: Callable[..., Any], *arguments: Any) -> Any:
     """Exchange something with the other processes; InputError if one does not answer.
 
     It sleeps before it raises: if a process was killed, launch ends this one first and says more.
     """
     try:
-        communicate(*arguments)
+        return communicate(*arguments)
     except RuntimeError as error:
         time.sleep(2)
         what = GONE

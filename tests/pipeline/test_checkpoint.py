@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from mnist_pipeline import checkpoint, train
 from mnist_pipeline.checkpoint import Checkpoint
-from mnist_pipeline.files import HISTORY, WEIGHTS, InputError, load_params
+from mnist_pipeline.files import HISTORY, WEIGHTS, InputError, load_params, write_atomically
 from mnist_pipeline.model import Provenance
 from mnist_pipeline.parallel import Workers
 
@@ -145,8 +145,10 @@ def test_with_a_damaged_state_training_starts_afresh(outcome):
 
 
 def test_number_of_states_is_bounded_and_the_oldest_go_first(repository, monkeypatch):
-    """All keys together keep no more than KEPT."""
+    """All keys together keep no more than KEPT, and so does what a kill has left half written."""
     monkeypatch.setattr(checkpoint, "KEPT", 2)
+    write_atomically(left := checkpoint.dvc_cache() / "resume/.x-00001-y.pt.tmp", b"half")
+    os.utime(left, (0, 0))
     for age, name in enumerate("abc"):
         point = Checkpoint({"name": name})
         with point.lock(wait=True):
@@ -155,6 +157,7 @@ def test_number_of_states_is_bounded_and_the_oldest_go_first(repository, monkeyp
             os.utime(path, (path.stat().st_mtime - 10 * (3 - age),) * 2)
     found = [Checkpoint({"name": name}).load(1) for name in "abc"]
     assert found == [None, {"name": "b"}, {"name": "c"}]
+    assert not left.exists()
 
 
 def test_second_training_with_the_same_work_waits(repository, capsys):

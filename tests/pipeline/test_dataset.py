@@ -42,7 +42,11 @@ BAD = {
     "one byte short": (IMAGES[:-1], LABELS, "images.gz: expected 1568 bytes of data, found 1567"),
     "one byte more": (IMAGES + b"x", LABELS, "expected 1568 bytes of data, found 1569"),
     "half a header": (IMAGES[:9], LABELS, "images.gz: expected an IDX header 00000803, found"),
-    "no images": (struct.pack(">IIII", 0x803, 0, 28, 28), LABELS, "expected 0 bytes"),
+    "no images": (
+        struct.pack(">IIII", 0x803, 0, 28, 28),
+        LABELS,
+        "images.gz: expected at least one image or label, found none",
+    ),
     "another size": (
         struct.pack(">IIII", 0x803, 2, 14, 56) + PIXELS[:1568],
         LABELS,

@@ -44,7 +44,8 @@ def test_the_tree_is_the_same_however_it_is_divided(processes):
 def test_processes_exchange_their_sums():
     """Each of four has the tree's sum, whether by messages or by memory that they share.
 
-    Tensors keep their shape, whatever their memory format; they may have other sizes each time.
+    Tensors keep their shape and every bit, whatever their memory format and type; they may have
+    other sizes each time.
     """
     program = """
 import os, sys, torch
@@ -52,7 +53,7 @@ from mnist_pipeline.parallel import SHARED, MachineParams
 from mnist_pipeline.ranks import join
 _, workers = join(torch.device("cpu"), MachineParams(threads=1, processes=4))
 value = [1e8, 1.0, -1e8, 1.0][workers.rank]  # ((a + b) + (c + d)) = 0, (((a + b) + c) + d) = 1
-image = torch.arange(48.0).view(2, 3, 2, 4).to(memory_format=torch.channels_last)
+image = (torch.arange(48).double() / 3).view(2, 3, 2, 4).to(memory_format=torch.channels_last)
 for memory in ("", sys.argv[1]):
     if memory:
         os.environ[SHARED] = memory
@@ -72,7 +73,7 @@ for memory in ("", sys.argv[1]):
     used = os.fstat(memory).st_size
     os.close(memory)
     assert found == [0, 0, 0, 0]
-    assert used == 4 * 4 * 49  # bytes: of four processes, the larger of the two lists
+    assert used == 4 * 8 * 49  # bytes: of four processes, the larger of the two lists
 
 
 def test_a_process_that_is_gone_is_one_line(monkeypatch):
