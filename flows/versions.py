@@ -1,4 +1,4 @@
-"""The versions of the model: list them, put the next one into production, take one back.
+"""The versions of the model: list them, or put an earlier one into production.
 
 python -m flows.versions                      # list origin's, and which one is in production
 python -m flows.versions rollback [v1.0.0]    # put this one, or the one before, into production

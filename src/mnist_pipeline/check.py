@@ -14,6 +14,7 @@ from mnist_pipeline.files import InputError, Record, load_params, parse_json, va
 from mnist_pipeline.parallel import MachineParams
 from mnist_pipeline.save import SaveParams
 from mnist_pipeline.train import LogParams, TrainParams, check_combination
+from mnist_pipeline.use.spool import AppParams
 
 SCHEMAS: dict[str, type[Record]] = {
     "data": DataParams,
@@ -25,11 +26,12 @@ SCHEMAS: dict[str, type[Record]] = {
 
 
 def main() -> None:
-    """Check what the stages read; one line and exit status 2 for the first fault."""
+    """Check every section; one line and exit status 2 for the first fault."""
     parser = argparse.ArgumentParser(description="Check params.yaml, and other values for it.")
     parser.add_argument("values", nargs="?", default="{}", help="as JSON, a list for each key")
     others = parse_json(parser.parse_args().values, "values")
     load_params("log", LogParams)
+    load_params("app", AppParams)
     train, platform = load_params("train", TrainParams), load_params("runtime", RuntimeParams)
     check_combination(train, platform, load_params("machine", MachineParams).processes)
     params = {section: load_params(section, schema) for section, schema in SCHEMAS.items()}

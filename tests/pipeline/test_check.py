@@ -38,6 +38,7 @@ def test_values_are_shown_as_their_schema_has_them(workspace, monkeypatch, capsy
     [
         ({"evaluate": {"batch_size": 0}}, "evaluate.batch_size"),
         ({"log": {"interval": 0}}, "log.interval"),
+        ({"app": {"spool": -1}}, "app.spool"),
         ({"machine": {"processes": 8}}, "train.micro_batches"),
     ],
 )
