@@ -40,7 +40,7 @@ run: setup  ## train and test the network: dvc repro, on MNIST if it can be had
 test: setup  ## run the tests
 	@OMP_WAIT_POLICY=passive python -m pytest --numprocesses 2 --dist worksteal
 
-test-slow: setup  ## kill stages, flows, workers and servers, and see them recover (an hour)
+test-slow: setup  ## kill stages, flows, workers and servers, and see them recover (one and a half hours)
 	@python -m pytest -m slow
 
 lint: setup  ## check style (ruff), types (mypy) and GitHub's workflows (zizmor, their schema)
