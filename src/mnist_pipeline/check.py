@@ -26,7 +26,7 @@ SCHEMAS: dict[str, type[Record]] = {
 
 
 def main() -> None:
-    """Check every section; one line and exit status 2 for the first fault."""
+    """Check each section that has a schema; one line and exit status 2 for the first fault."""
     parser = argparse.ArgumentParser(description="Check params.yaml, and other values for it.")
     parser.add_argument("values", nargs="?", default="{}", help="as JSON, a list for each key")
     others = parse_json(parser.parse_args().values, "values")
