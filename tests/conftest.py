@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import chdir
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -49,42 +49,42 @@ PARAMS: dict[str, dict[str, Any]] = {
 }
 DEAD_PROXY = "http://127.0.0.1:9"
 STRANGE_GIT = """
-[checkout]
-    guess = false
-[clone]
-    defaultRemoteName = upstream
-[color]
-    ui = always
-[column]
-    ui = always
-[commit]
-    gpgSign = true
-[tag]
-    gpgSign = true
-[core]
-    autocrlf = true
-    excludesFile = {1}
-[diff]
-    external = false
-[gpg]
-    program = false
-[init]
-    templateDir = {0}
-[push]
-    gpgSign = true
-[status]
-    showUntrackedFiles = no
-[user]
-    useConfigOnly = true
+[checkout] guess = false
+[clone] defaultRemoteName = upstream
+[color] ui = always
+[column] ui = always
+[commit] gpgSign = true
+[tag] gpgSign = true
+[core] autocrlf = true
+[core] excludesFile = {1}
+[diff] external = false
+[gpg] program = false
+[init] templateDir = {0}
+[push] gpgSign = true
+[status] showUntrackedFiles = no
+[user] useConfigOnly = true
 """
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_dvc_of_ours(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Use no DVC configuration of this user, and leave no traces outside tmp_path."""
+def _environment(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What this process and its children see: this machine, this checkout's code, the CPU.
+
+    DVC has no configuration of this user, and leaves no traces outside tmp_path. Connections to
+    other machines fail at a dead proxy. The environment may have been installed for another
+    checkout. A GPU would compute other bytes. A shell that runs these tests in the background makes
+    them ignore SIGINT.
+    """
     for name in ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR"):
         os.environ[name] = str(tmp_path_factory.mktemp(name.lower()))
     os.environ["DVC_NO_ANALYTICS"] = "1"  # for which each dvc would start a process
+    proxies = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
+    os.environ |= dict.fromkeys(proxies, DEAD_PROXY)
+    os.environ |= dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1,localhost")
+    if Path(mirror := os.environ.get("MNIST_MIRROR", "missing")).is_dir():
+        os.environ["MNIST_MIRROR"] = str(Path(mirror).resolve())  # tests change folders
+    os.environ |= {"PYTHONPATH": str(ROOT / "src"), "CUDA_VISIBLE_DEVICES": ""}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -100,28 +100,6 @@ def _strange_git(tmp_path_factory: pytest.TempPathFactory) -> None:
         hook.chmod(0o755)
     config.write_text(STRANGE_GIT.format(template, ignored))
     os.environ["GIT_CONFIG_GLOBAL"] = str(config)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _only_this_machine() -> None:
-    """Connections to other machines fail at a dead proxy, also in child processes."""
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        os.environ[name] = DEAD_PROXY
-    for name in ("no_proxy", "NO_PROXY"):
-        os.environ[name] = "127.0.0.1,localhost"
-    if Path(mirror := os.environ.get("MNIST_MIRROR", "missing")).is_dir():
-        os.environ["MNIST_MIRROR"] = str(Path(mirror).resolve())  # tests change folders
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _code_of_this_checkout() -> None:
-    """Child processes run this checkout's code from any folder, on the CPU, and obey SIGINT.
-
-    The environment may have been installed for another checkout. A GPU would compute other bytes. A
-    shell that runs these tests in the background makes them ignore SIGINT.
-    """
-    os.environ |= {"PYTHONPATH": str(ROOT / "src"), "CUDA_VISIBLE_DEVICES": ""}
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def git(repo: Path, *words: str) -> str:
@@ -152,12 +130,25 @@ def dvc(repo: Path, *words: str, **environment: str) -> subprocess.CompletedProc
     )
 
 
-def reproduce(repo: Path, *targets: str) -> None:
-    """Run dvc repro in this process, which saves a second."""
+@contextmanager
+def dvc_repo(folder: Path) -> Iterator[Any]:
+    """DVC in this process, which saves a second: what it knows of a repository."""
     from dvc.repo import Repo  # noqa: PLC0415 (slow)
 
-    with chdir(repo), catch_warnings(action="ignore"), Repo() as opened:
-        opened.reproduce(targets or None)
+    with chdir(folder), catch_warnings(action="ignore"), Repo() as repo:
+        yield repo
+
+
+def reproduce(folder: Path, *targets: str) -> None:
+    """Run dvc repro in this process."""
+    with dvc_repo(folder) as repo:
+        repo.reproduce(targets or None)
+
+
+def push(folder: Path, _: str = "push", *targets: str) -> None:
+    """What the flows' run_dvc(folder, "push") does, in this process."""
+    with dvc_repo(folder) as repo:
+        repo.push(targets or None)
 
 
 def python(*words: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -181,6 +172,9 @@ def make_run(project: Path) -> subprocess.CompletedProcess[str]:
 def copy_of_project(folder: Path) -> Path:
     """A git repository with this checkout's files, committed or not, and PARAMS; no data."""
     copy_workspace(ROOT, folder)
+    (compiled := folder / "src/mnist_pipeline/__pycache__").mkdir()
+    for path in (ROOT / "src/mnist_pipeline/__pycache__").glob("*.nb?"):  # by numba, for seconds
+        shutil.copy(path, compiled)
     subprocess.run(["git", "init", "--quiet", str(folder)], check=True)  # with hooks that refuse
     set_params(folder, **PARAMS)
     git(folder, "checkout", "--quiet", "-B", "main")
@@ -245,7 +239,7 @@ def workspace(
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project on the digits, with EPOCHS; nothing run yet. Not to be changed."""
     folder = fresh_copy(tmp_path_factory.mktemp("project"))
-    few = {"epochs": EPOCHS}
+    few = {"epochs": EPOCHS, "validation_fraction": 0.5}
     set_params(folder, data={"source": "digits"}, train=few, save={"min_accuracy": 0.0})
     return folder
 
@@ -254,7 +248,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def undisturbed(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project after a real repro by one process of one thread. Not to be changed.
 
-    All processes that run tests share it: the first one makes it, the others wait.
+    All processes that run tests share it: the first one makes it, the others wait. What the repro
+    printed, also of its imports, lies beside it.
     """
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "undisturbed"
@@ -262,45 +257,21 @@ def undisturbed(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         if not folder.exists():
             shutil.copytree(project, folder)
             set_params(folder, machine={"threads": 1})
-            done = dvc(folder, "repro")
+            done = dvc(folder, "repro", PYTHONPROFILEIMPORTTIME="1")
             assert done.returncode == 0, done.stdout
+            folder.with_suffix(".log").write_text(done.stdout)
     return folder
 
 
 @pytest.fixture
 def origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small repository whose results can be published, and a place for its clones."""
-    from flows import clones  # noqa: PLC0415 (slow)
+    from flows import clones, publish  # noqa: PLC0415 (slow)
     from service import small_registry  # noqa: PLC0415
 
     monkeypatch.setattr(clones, "HOME", tmp_path / "home")
+    monkeypatch.setattr(publish, "run_dvc", push)
     return small_registry(tmp_path)
-
-
-@pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A Prefect server with the deployments, and two workers as on two machines.
-
-    They serve the project on the digits, of which nothing is published yet.
-    """
-    from service import MARK, Service, digits_repository, wait_until  # noqa: PLC0415 (slow)
-
-    folder = tmp_path_factory.mktemp("service")
-    service = Service(folder, digits_repository(folder / "repository"))
-    # At night, a scheduled run would come between.
-    service.environment["PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED"] = "false"
-    with (service.checkout / "src/mnist_pipeline/leash.py").open("a") as code:
-        code.write(MARK)
-    try:
-        service.start_server()
-        service.install()
-        for home in ("one", "two"):
-            service.start_worker("--limit", "1", home=home)
-        service.start_worker(pool="search")
-        wait_until(lambda: service.online() == 2, 180, "both workers are online")
-        yield service
-    finally:
-        service.stop()
 
 
 def set_params(folder: Path = Path(), /, **sections: dict[str, Any]) -> None:

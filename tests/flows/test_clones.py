@@ -5,10 +5,10 @@ import socket
 import subprocess
 
 import pytest
-from conftest import dvc, git
+from conftest import git
 from flows import clones
 
-from mnist_pipeline.files import InputError
+from mnist_pipeline.files import InputError, dvc_cache
 from mnist_pipeline.review import git as clones_git
 
 
@@ -18,7 +18,7 @@ def test_clones_of_ended_runs_are_removed(tmp_path, origin):
         gone.wait()
     with clones.temporary_clone(str(origin), "main") as living:
         assert git(living, "rev-parse", "HEAD") == git(tmp_path / "seed", "rev-parse", "main")
-        assert dvc(living, "cache", "dir").stdout.strip() == str(tmp_path / "home/cache")
+        assert dvc_cache(living) == tmp_path / "home/cache"
         assert living.parent == tmp_path / "home/clones" / platform.node()
         killed = living.with_name(f"{gone.pid}-x")
         killed.mkdir()
@@ -33,8 +33,8 @@ def test_clones_of_a_checkout_share_its_cache(tmp_path):
     """Wherever that is: beside the checkout's files, or where its configuration says."""
     checkout = tmp_path / "seed"
     with clones.temporary_clone(str(checkout), "main") as folder:
-        assert dvc(folder, "cache", "dir").stdout.strip() == str(checkout / ".dvc/cache")
-    dvc(checkout, "config", "--local", "cache.dir", "../disk")
+        assert dvc_cache(folder) == checkout / ".dvc/cache"
+    (checkout / ".dvc/config.local").write_text("[cache]\n    dir = ../../disk\n")
     assert clones.find_cache(checkout).resolve() == tmp_path / "disk"
 
 

@@ -1,17 +1,18 @@
-"""make schedule on a machine where it cannot work."""
+"""make schedule where it cannot work, and what it installs."""
 
 import signal
 import socket
 import subprocess
 import sys
-from urllib.request import proxy_bypass
 
 import pytest
 from conftest import ROOT, python, refusal
 from flows import schedule, server
+from flows.server import ENDS, FLOWS
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from service import FINAL
 
-from mnist_pipeline.files import InputError
+from mnist_pipeline.files import InputError, parse_yaml
 
 NOWHERE = "http://127.0.0.1:9/api"
 
@@ -30,11 +31,7 @@ def test_server_is_reached_past_the_users_proxy(monkeypatch, name):
     monkeypatch.delenv("no_proxy")
     monkeypatch.setenv("NO_PROXY", "")
     monkeypatch.setenv(name, "example.org")
-    for variable, value in schedule.settings(4200).items():
-        monkeypatch.setenv(variable, value)
-    for host in (schedule.HOST, "example.org", "www.example.org"):
-        assert proxy_bypass(host)
-    assert not proxy_bypass("example.com")
+    assert schedule.settings(4200)["no_proxy"] == f"{schedule.HOST},example.org"
 
 
 def test_nobody_is_asked(monkeypatch, capfd):
@@ -62,6 +59,17 @@ def test_where_no_server_answers_nothing_is_installed(capsys, url, expected):
     with temporary_settings({PREFECT_API_URL: url}):
         said = refusal(server.main, capsys)
     assert said.startswith(f"PREFECT_API_URL: expected {expected}")
+
+
+def test_every_end_of_a_run_disarms_the_automations():
+    """Events are named after states: a run's own name for its end is among the expected ones."""
+    assert {"Refused", *(name.capitalize() for name in FINAL)} <= set(ENDS)
+
+
+def test_every_deployed_flow_is_watched():
+    """Otherwise a run that is killed with its worker would be Running for ever."""
+    deployments = parse_yaml((ROOT / "prefect.yaml").read_text(), "prefect.yaml")["deployments"]
+    assert {each["entrypoint"].rpartition(":")[2] for each in deployments} == {*FLOWS}
 
 
 def test_interrupt_while_the_flows_load():

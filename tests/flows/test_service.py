@@ -1,18 +1,71 @@
-"""The deployments on a real server and worker, with git and a DVC remote, on the digits."""
+"""The deployments on a real server with two workers, as on two machines; results in git."""
 
+import re
 import shutil
+import subprocess
+from collections.abc import Iterator
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
+import pandas as pd
 import pytest
-from conftest import ROOT, git
-from flows import server
-from flows.server import AUTOMATIONS, ENDS, FLOWS
+from conftest import git
+from flows import coordinator, server
+from flows.server import AUTOMATIONS
+from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from service import FINAL, wait_until
-
-from mnist_pipeline.files import parse_yaml
+from prefect.states import Cancelled
+from service import MARK, Service, bare, digits_repository, quick_project, wait_until
 
 CACHED = dict.fromkeys(("download", "train", "evaluate", "save"), "Cached")
+GRID = {"train.lr": [0.7], "train.seed": [1, 2, 3]}  # the third fails
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A server with the deployments, and workers that serve the project on the digits.
+
+    Nothing is published yet.
+    """
+    folder = tmp_path_factory.mktemp("service")
+    service = Service(folder, digits_repository(folder / "repository"))
+    # At night, a scheduled run would come between.
+    service.environment["PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED"] = "false"
+    with (service.checkout / "src/mnist_pipeline/leash.py").open("a") as code:
+        code.write(MARK)
+    stages = service.checkout / "flows/stages.py"  # where a task waits for git
+    stages.write_text(stages.read_text().replace("[5, 20, 60, 180]", "[2] * 30"))
+    try:
+        service.start_server()
+        service.install()
+        for home in ("one", "two"):
+            service.start_worker("--limit", "1", home=home)
+        service.start_worker(pool="search")
+        wait_until(lambda: service.online() == 2, 180, "both workers are online")
+        yield service
+    finally:
+        service.stop()
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bare repository of quick stages; nothing was published yet."""
+    return bare(quick_project(tmp_path_factory.mktemp("search") / "seed"))
+
+
+@pytest.fixture(scope="module")
+def searched(service: Service, origin: Path) -> str:
+    """A search from the dashboard, of which one trial fails; the run's id."""
+    words = {"repository": str(origin), "publish": "branch"}
+    run = service.run("search/manual", grid=GRID, **words)
+    service.wait(run, "FAILED")
+    return run
+
+
+# The retraining
 
 
 def test_first_run_publishes_and_the_next_has_nothing_to_do(service):
@@ -94,12 +147,90 @@ def test_deploying_again_changes_nothing_by_itself(service):
     assert after[changed["id"]]["trigger"]["within"] == changed["trigger"]["within"]
 
 
-def test_every_end_of_a_run_disarms_the_automations():
-    """Events are named after states: a run's own name for its end is among the expected ones."""
-    assert {"Refused", *(name.capitalize() for name in FINAL)} <= set(ENDS)
+# A search
 
 
-def test_every_deployed_flow_is_watched():
-    """Otherwise a run that is killed with its worker would be Running for ever."""
-    deployments = parse_yaml((ROOT / "prefect.yaml").read_text(), "prefect.yaml")["deployments"]
-    assert {each["entrypoint"].rpartition(":")[2] for each in deployments} == {*FLOWS}
+def test_failed_trials_are_reported_and_the_rest_goes_on(service, searched):
+    """With the stage's own line; no second attempt, as it would not help."""
+    ranking = service.artifacts(searched)["search-ranking"]
+    (fault,) = re.findall(r"^- trial-\w{12}: Refused: train: error: (.*)", ranking, re.MULTILINE)
+    assert "finite" in fault
+    assert len(service.runs("trial")) == 3
+
+    def attempts() -> list[int]:
+        tasks = service.api("POST", "task_runs/filter", flows={"name": {"any_": ["trial"]}})
+        return [task["run_count"] for task in tasks if task["name"].startswith("train")]
+
+    wait_until(lambda: attempts() == [1] * 3, 60, "the server knows the tasks")
+
+
+def test_no_more_trials_at_once_than_asked_for(service, searched):
+    """The next trial is ordered when another one has ended."""
+    times = [(run["created"], run["end_time"]) for run in service.runs("trial")]
+    spans = [[datetime.fromisoformat(each) for each in pair] for pair in times]
+    assert all(sum(begin <= at < end for begin, end in spans) <= 2 for at, _ in spans)
+
+
+def test_both_machines_have_trained(service, searched):
+    """Each has a cache of its own, with the weights of what it trained."""
+    for home in ("one", "two"):
+        cached = (service.folder / home / "mnist_pipeline/retrain/cache/files").rglob("*")
+        assert any(path.is_file() and b"searched" in path.read_bytes() for path in cached)
+
+
+def test_table_and_experiments_agree(service, origin, searched):
+    """Two experiments on origin, with the names and accuracies of the table."""
+    table = pd.read_csv(service.checkout / "build/search/trials.csv")
+    trained = table.dropna(subset=["validation_accuracy"])
+    refs = git(origin, "for-each-ref", "--format=%(refname)", "refs/exps").split()
+    found = {}
+    for ref in refs:
+        history = git(origin, "show", f"{ref}:metrics/history.csv")
+        found[ref.rpartition("/")[2]] = float(history.rpartition(",")[2])
+    assert found == dict(zip(trained["experiment"], trained["validation_accuracy"], strict=True))
+    assert len(found) == 2
+    mean = f"{100 * sum(found.values()) / 2:.2f} %"
+    ranking = service.artifacts(searched)["search-ranking"]
+    assert re.search(rf"^\| +0\.7 +\| {mean} +\|", ranking, re.MULTILINE)
+
+
+def test_commands_for_the_next_step_work(service, origin, searched, tmp_path):
+    """Somebody else can run each line of the block that the search shows, in a clone."""
+    git(tmp_path, "clone", "--quiet", str(origin), "clone")
+    ranking = service.artifacts(searched)["search-ranking"]
+    (block,) = re.findall(r"^```\n(.*?)^```", ranking, re.MULTILINE | re.DOTALL)
+    for line in block.splitlines():
+        where = {"cwd": tmp_path / "clone", "env": service.environment}
+        assert subprocess.run(line.split(), **where, check=False).returncode == 0, line
+
+
+def test_the_best_is_proposed_as_a_branch(service, origin, searched):
+    """The gate has approved it; main stays."""
+    message = service.state(searched)["message"]
+    assert re.match(r"1 of 3 trials failed; retrain/\w{12}: the first publication", message)
+    branch = re.search(r"retrain/\w{12}", message)[0]
+    changed = git(origin, "diff", "--name-only", f"main...{branch}").split()
+    assert {"dvc.lock", "params.yaml", "metrics/history.csv"} <= {*changed}
+    before = git(origin.parent / "seed", "rev-parse", "main")
+    assert git(origin, "rev-parse", "main") == before
+
+
+def test_deleted_runs_neither_answer_nor_are_waited_for(service, monkeypatch):
+    """A run under way is found; after its end another is ordered, whatever people have deleted."""
+    monkeypatch.setattr(coordinator, "POLL", 0)
+    trials = SimpleNamespace(repository="", commit="")
+    with temporary_settings({PREFECT_API_URL: service.url}), get_client(sync_client=True) as client:
+        order = partial(coordinator.Trials.submit, trials, client, "trial-x", {}, delay=3600)
+        first = order()
+        assert order() == first
+        client.set_flow_run_state(first, Cancelled())
+        second = order()
+        client.set_flow_run_state(second, Cancelled())
+        client.delete_flow_run(first)
+        third, ours = order(), SimpleNamespace(id=str(second))
+        assert third not in {first, second}
+        monkeypatch.setattr(coordinator, "flow_run", ours)
+        assert [*coordinator.ended(client, [second, third])] == [second]
+        client.delete_flow_run(third)
+        assert coordinator.ended(client, [third])[third].message == "its run was deleted"
+        client.delete_flow_run(second)  # the other tests count the trials

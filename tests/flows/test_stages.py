@@ -3,7 +3,7 @@
 from unittest.mock import Mock
 
 import pytest
-from conftest import dvc, git
+from conftest import git
 from flows import stages
 from flows.coordinator import fetch
 from flows.retrain import publish_result
@@ -20,7 +20,7 @@ def test_failed_stage_is_the_last(origin, tmp_path, monkeypatch, remote, flags):
     """Refused if it would fail again. DVC pulls only if it has a remote; else that would fail."""
     git(tmp_path, "clone", "--quiet", str(origin), "clone")
     if not remote:
-        assert dvc(tmp_path / "clone", "remote", "remove", "store").returncode == 0
+        (tmp_path / "clone/.dvc/config").write_text("")
     for fault, end in ((InputError("boom"), "Refused"), (RuntimeError("boom"), "Failed")):
         first, second = Mock(side_effect=fault), Mock()
         first.name, second.name = "train", "evaluate"

@@ -24,8 +24,9 @@ def table(origin) -> str:
         return versions.table(folder)
 
 
-def test_publications_rollback_and_the_next_result(origin):
+def test_publications_rollback_and_the_next_result(origin, monkeypatch):
     """The next patch version is in production; no schedule brings back one that was taken back."""
+    monkeypatch.setattr(versions, "fetch", Mock())  # of a rollback, which takes seconds
     assert retrained(origin) == "main, mnist-cnn@v1.0.0"
     assert retrained(origin) == "nothing new"
     change(origin, source=b"better")
@@ -93,6 +94,7 @@ def test_the_gate_compares_with_production(origin, monkeypatch):
     refusal = retrained(origin)
     assert refusal.startswith("significantly worse than the published model: 0 fixed, 7")
     assert refusal.endswith("; revert the change, or see docs/deployment.md: By hand")
+    monkeypatch.setattr(versions, "fetch", Mock())  # of a rollback, which takes seconds
     roll_back(origin, "v1.0.0")
     newer, older = table(origin).splitlines()
     words = ("log", "-1", "--format=%cs %h", "--abbrev=7", "mnist-cnn@v1.0.1")

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from conftest import ROOT, set_params
+from conftest import set_params
 from test_train import noise
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -29,7 +28,7 @@ WORK = {"parameters": {"lr": 1.0}}
 def repository(workspace, monkeypatch):
     """A stage's working folder in a DVC repository; few images."""
     (workspace / ".dvc").mkdir()
-    few = noise(64)._replace(held_out=torch.arange(10))
+    few = noise(32)._replace(held_out=torch.arange(10))
     monkeypatch.setattr(train, "read_training_data", lambda *_: (few, []))
     set_params(train={"batch_size": 16})
     return workspace
@@ -93,17 +92,18 @@ def test_key_holds_the_code(repository, monkeypatch, tmp_path):
 
     Also in one of a folder inside the package, and in the module that python -m runs.
     """
-    keys = [Checkpoint(WORK).key, Checkpoint(WORK).key]
-    package = shutil.copytree(ROOT / "src/mnist_pipeline", tmp_path / "copy")
-    monkeypatch.setattr(checkpoint, "__file__", str(package / "checkpoint.py"))
+    package = tmp_path / "package"
     files = {"mnist_pipeline.model": "model.py", "mnist_pipeline.review": "review/__init__.py"}
-    for name, file in (files | {"__main__": "__main__.py"}).items():
-        path = package / file
-        path.write_text(f"{path.read_text()}# another line")
-        monkeypatch.setattr(sys.modules[name], "__file__", str(path), raising=False)
+    files |= {"__main__": "__main__.py", "mnist_pipeline.checkpoint": "checkpoint.py"}
+    for name, file in files.items():
+        write_atomically(package / file, b"")
+        monkeypatch.setattr(sys.modules[name], "__file__", str(package / file), raising=False)
+    keys = [Checkpoint(WORK).key, Checkpoint(WORK).key]
+    for file in files.values():
+        (package / file).write_text("another line")
         keys.append(Checkpoint(WORK).key)
     assert keys[0] == keys[1]
-    assert len(set(keys)) == 4
+    assert len(set(keys)) == 5
 
 
 def test_key_of_a_training(repository):

@@ -4,10 +4,12 @@ import errno
 import gzip
 import hashlib
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 from unittest.mock import Mock
 
 import pooch.core
@@ -31,87 +33,40 @@ TABLE = {name: hashlib.sha256(content).hexdigest() for name, content in FILES.it
 WRONG = FILES[NAME][:-1] + b"!"
 
 
-class Request(BaseHTTPRequestHandler):
-    """One request to a mirror; the mirror's answer does the rest."""
+FAULTS = {"missing": "status 404", "wrong": "wrong bytes", "cut-off": "connection broke off"}
 
-    server: "Mirror"
+
+class Mirror(BaseHTTPRequestHandler):
+    """A mirror on this machine; the folder in an address says what it does wrong."""
+
+    asked_for: ClassVar[list[str]] = []
 
     def do_GET(self) -> None:
-        self.name = self.path.rsplit("/", 1)[-1]
-        self.server.asked_for.append(self.name)
-        self.server.answer(self)
-
-    def send(self, content: bytes, length: int | None = None) -> None:
-        """Answer 200 and send the content, under a length that may be a lie."""
+        self.asked_for.append(self.path)
+        _, fault, name = self.path.split("/")
+        if fault == "missing" or self.headers["Accept-Encoding"] != "identity":  # not repacked
+            self.send_error(404)
+            return
         self.send_response(200)
-        self.send_header("Content-Length", str(len(content) if length is None else length))
+        self.send_header("Content-Length", str(len(FILES[name])))
         self.end_headers()
-        self.wfile.write(content)
+        content = WRONG if fault == "wrong" else FILES[name]
+        self.wfile.write(content[:9000] if fault in {"cut-off", "stalled"} else content)
+        if fault == "stalled":
+            time.sleep(2)
 
     def log_message(self, *_: object) -> None:
         """Say nothing; http.server would write to stderr."""
 
 
-Answer = Callable[[Request], None]
-
-
-class Mirror(ThreadingHTTPServer):
-    """A mirror on this machine that gives one answer to all requests, and remembers them."""
-
-    daemon_threads = False  # server_close waits for them
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(("127.0.0.1", 0), Request)
-        self.answer = answer
-        self.asked_for: list[str] = []
-        self.closing = threading.Event()
-        self.url = f"http://127.0.0.1:{self.server_port}/"
-        threading.Thread(target=self.serve_forever, args=[0.01]).start()
-
-
-def good(request: Request) -> None:
-    if request.headers["Accept-Encoding"] == "identity":  # the .gz file as it is, not repacked
-        request.send(FILES[request.name])
-
-
-def missing(request: Request) -> None:
-    request.send_error(404)
-
-
-def wrong(request: Request) -> None:
-    request.send(WRONG)
-
-
-def cut_off(request: Request) -> None:
-    request.send(FILES[request.name][:9000], len(FILES[request.name]))
-
-
-def stalled(request: Request) -> None:
-    cut_off(request)
-    request.server.closing.wait(timeout=10)
-
-
-FAULTS = {  # and the words that say what was wrong
-    missing: "status 404",
-    wrong: "wrong bytes",
-    cut_off: "connection broke off",
-}
-
-
 @pytest.fixture
-def mirror() -> Iterator[Callable[[Answer], Mirror]]:
-    """Starts mirrors, which end with the test."""
-    started: list[Mirror] = []
-
-    def start_mirror(answer: Answer) -> Mirror:
-        started.append(Mirror(answer))
-        return started[-1]
-
-    yield start_mirror
-    for one in started:
-        one.closing.set()
-        one.shutdown()
-        one.server_close()
+def mirror() -> Iterator[str]:
+    """The address of a running Mirror."""
+    Mirror.asked_for.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Mirror) as server:
+        threading.Thread(target=server.serve_forever, args=[0.01]).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 @pytest.fixture(autouse=True)
@@ -151,17 +106,17 @@ def test_faulty_mirrors_are_passed_over(mirror, tmp_path, pauses):
 
     A password in an address stays out of that line. Folders are tried once.
     """
-    bad = {mirror(fault): what for fault, what in FAULTS.items()}
+    bad = {f"{mirror}/{fault}/": what for fault, what in FAULTS.items()}
     empty, poor = put(tmp_path / "empty", {}), put(tmp_path / "poor", {NAME: WRONG})
-    named = [f"{one.url} ({what})" for one, what in bad.items()]
+    named = [f"{url} ({what})" for url, what in bad.items()]
     named += [f"{empty} (no such file, or not readable)", f"{poor} (wrong bytes)"]
-    sources = [one.url.replace("//", "//somebody:secret@") for one in bad]
+    sources = [url.replace("//", "//somebody:secret@") for url in bad]
     sources += [str(empty), str(poor)]
     with pytest.raises(InputError) as caught:
         download.fetch(NAME, tmp_path / "raw", sources)
     assert str(caught.value).startswith(f"{NAME}: ")
     assert str(caught.value).endswith(f": {'; '.join(named)}")
-    assert all(one.asked_for == [NAME] * 3 for one in bad)
+    assert Mirror.asked_for == [f"/{fault}/{NAME}" for fault in FAULTS for _ in range(3)]
     assert pauses == [1, 2] * len(bad)
     assert files_in(tmp_path / "raw") == {}
     right = put(tmp_path / "right", FILES)
@@ -174,18 +129,17 @@ def test_a_stalled_mirror_is_given_up(mirror, tmp_path, monkeypatch):
     """After a time without a byte; the line says so."""
     monkeypatch.setattr(download, "TIMEOUT", (60.0, 0.5))
     with pytest.raises(InputError, match=r"\(timed out\)$"):
-        download.fetch(NAME, tmp_path / "raw", [mirror(stalled).url])
+        download.fetch(NAME, tmp_path / "raw", [f"{mirror}/stalled/"], retries=0)
     assert files_in(tmp_path / "raw") == {}
 
 
 def test_the_stage_replaces_a_wrong_file(mirror, project, monkeypatch):
     """The four files end up in data/MNIST/raw; a good one already there causes no request."""
     put(project / RAW, FILES | {NAME: WRONG})
-    server = mirror(good)
-    monkeypatch.setenv("MNIST_MIRROR", server.url)
+    monkeypatch.setenv("MNIST_MIRROR", f"{mirror}/good/")
     download.main()
     assert files_in(project / RAW) == FILES
-    assert server.asked_for == [NAME]
+    assert Mirror.asked_for == [f"/good/{NAME}"]
 
 
 def test_full_disk(project, monkeypatch, capsys):

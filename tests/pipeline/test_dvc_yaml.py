@@ -1,7 +1,8 @@
 """dvc.yaml agrees with the source on what each stage runs with, reads and writes."""
 
 import ast
-import importlib.util
+from modulefinder import ModuleFinder
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,55 +19,21 @@ STAGES = [*PIPELINE["stages"]]
 
 def outputs(stage: str, kinds: tuple[str, ...] = ("outs", "metrics", "plots")) -> dict[str, Any]:
     """Paths of a stage's outputs → their options."""
-    found: dict[str, Any] = {}
-    for kind in kinds:
-        for entry in PIPELINE["stages"][stage].get(kind, []):
-            found |= entry if isinstance(entry, dict) else {entry: {}}
-    return found
-
-
-def modules() -> dict[str, str]:
-    """Dotted names of the package's modules → their paths."""
-    names = {}
-    for path in (ROOT / "src/mnist_pipeline").rglob("*.py"):
-        source = path.relative_to(ROOT)
-        parts = source.relative_to("src").with_suffix("").parts
-        names[".".join(parts).removesuffix(".__init__")] = str(source)
-    return names
-
-
-def imports(module: str) -> set[str]:
-    """Modules of the package that a module imports directly, anywhere in it and in any form."""
-    known = modules()
-    package = module if known[module].endswith("__init__.py") else module.rpartition(".")[0]
-    names = {package}
-    for node in ast.walk(ast.parse((ROOT / known[module]).read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = "." * node.level + (node.module or "")
-            base = importlib.util.resolve_name(base, package)
-            names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
-    return names & known.keys()
-
-
-def closure(stage: str) -> set[str]:
-    """Modules that a stage runs with: __main__, itself, and what these import.
-
-    __main__ itself imports arithmetic for the stages that compute, and for no other.
-    """
-    found: set[str] = set() if stage in COMPUTING else {"mnist_pipeline.arithmetic"}
-    others = set(found)
-    new = {"mnist_pipeline.__main__", f"mnist_pipeline.{stage}"}
-    while new:
-        found |= new
-        new = set().union(*map(imports, new)) - found
-    return found - others
+    found = [entry for kind in kinds for entry in PIPELINE["stages"][stage].get(kind, [])]
+    return {path: options for entry in found for path, options in entry.items()}
 
 
 def closure_files(stage: str) -> set[str]:
-    """The files of a stage's modules."""
-    return {modules()[name] for name in closure(stage)}
+    """The files that a stage runs with: __main__, itself, and what these import.
+
+    __main__ itself imports arithmetic for the stages that compute, and for no other.
+    """
+    without = [] if stage in COMPUTING else ["mnist_pipeline.arithmetic"]
+    finder = ModuleFinder([str(ROOT / "src")], excludes=without)
+    for name in ("__main__", stage):
+        finder.import_hook(f"mnist_pipeline.{name}")
+    found = (module.__file__ for module in finder.modules.values())
+    return {str(Path(file).relative_to(ROOT)) for file in found if file}
 
 
 def sections_loaded(stage: str) -> set[str]:
@@ -88,7 +55,8 @@ def test_source_deps_are_the_import_closure(stage):
     missing, needless = closure_files(stage) - deps, deps - closure_files(stage)
     assert not missing, f"dvc.yaml: {stage}: deps lack what it imports: {sorted(missing)}"
     assert not needless, f"dvc.yaml: {stage}: deps name what it never imports: {sorted(needless)}"
-    assert closure(stage).isdisjoint(f"mnist_pipeline.{name}" for name in STAGES if name != stage)
+    others = {f"src/mnist_pipeline/{name}.py" for name in STAGES if name != stage}
+    assert closure_files(stage).isdisjoint(others)
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -11,10 +11,9 @@ from matplotlib import style
 from PIL import Image
 
 from mnist_pipeline import evaluate
-from mnist_pipeline.files import ERRORS, METRICS, PICTURE, WEIGHTS
+from mnist_pipeline.files import ERRORS, METRICS, NEW, PICTURE, WEIGHTS
 from mnist_pipeline.metrics import parse_metrics
 from mnist_pipeline.mnist import TEST_IMAGES
-from mnist_pipeline.model import Net, Provenance, write_weights
 
 
 def answers(*rows: tuple[int, float]) -> np.ndarray:
@@ -88,14 +87,15 @@ def test_picture_shows_the_most_confident_errors(monkeypatch):
     assert dark[1] > dark[0] + 5_000
 
 
-def test_stage_writes_what_it_found(workspace):
-    """metrics.json agrees with errors.csv, and hands on the mark of a dry run."""
-    write_weights(WEIGHTS, Net(), Provenance(dry_run=True, parameters={}, data={}))
-    evaluate.main()
+def test_stage_writes_what_it_found(undisturbed, monkeypatch):
+    """metrics.json agrees with errors.csv; without new images it has no section on them."""
+    monkeypatch.chdir(undisturbed)
     metrics = parse_metrics(METRICS.read_text())
     errors = pd.read_csv(ERRORS)
-    assert metrics.dry_run is True
+    assert metrics.dry_run is False
     assert metrics.total == 360
+    assert "new" not in metrics.model_dump()
+    assert NEW.read_text() == "name,label,predicted,confidence\n"
     assert len(errors) == metrics.total - metrics.correct
     assert list(errors.columns) == ["index", "label", "predicted", "confidence"]
     assert (errors["label"] != errors["predicted"]).all()

@@ -36,14 +36,16 @@ def steps(folder: Path, count: int) -> list[str]:
     from mnist_pipeline.parallel import Workers  # noqa: PLC0415
 
     paths = [folder / path.name for path in (TRAIN_IMAGES, TRAIN_LABELS)]
+    files = digits.idx_files()
     for path in paths:
-        path.write_bytes(digits.idx_files()[path.name])
+        path.write_bytes(files[path.name])
     images, labels = map(torch.from_numpy, read_pairs(*paths))
     known = {"seed": 1, "micro_batches": 4, "lr": 1.0, "precision": "float32"}
     params = load_params("train", train.TrainParams, Path(__file__).parents[2])
     version = torch.__version__.split("+")[0]
     device = runtime.start(RuntimeParams(device="cpu", arithmetic="portable", torch=version))
     training = train.Training(params.model_copy(update=known), device, Workers(threads=3))
+    assert torch.backends.cpu.get_cpu_capability() == "AVX2"
     training.net.train()
     batches = [
         (epoch, number, batch)

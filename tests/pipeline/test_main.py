@@ -7,36 +7,36 @@ import signal
 import subprocess
 import sys
 from contextlib import nullcontext, suppress
-from functools import partial
 from types import SimpleNamespace
 
+import psutil
 import pytest
-from conftest import exit_status, python
+from conftest import exit_status, python, refusal
 
 from mnist_pipeline import __main__
 from mnist_pipeline.files import InputError, write_atomically
+from mnist_pipeline.leash import leashed
 
 NAMES = sorted(__main__.commands())
 
 
-command = partial(python, "-m", "mnist_pipeline")
-
-
-def test_every_stage_and_tool_is_listed_with_a_line():
+def test_every_stage_and_tool_is_listed_with_a_line(monkeypatch, capsys):
     """Alone, and with --help: a name and what it does, each on a line of at most 100 characters."""
-    alone, asked = command(), command("--help")
-    assert alone.stdout == asked.stdout
-    lines = alone.stdout.splitlines()[2:]
+    said = []
+    for words in ([], ["--help"]):
+        monkeypatch.setattr(sys, "argv", ["", *words])
+        __main__.main()
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
+    lines = said[0].splitlines()[2:]
     assert [line.split()[0] for line in lines] == NAMES
     assert {"download", "train", "evaluate", "save", "report"} <= set(NAMES)
     assert all(20 < len(line) <= 100 and line.endswith(".") for line in lines)
 
 
-def test_an_unknown_name_is_refused():
+def test_an_unknown_name_is_refused(capsys):
     """One line that lists the names; exit status 2."""
-    done = command("trian")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"error: trian: expected one of {', '.join(NAMES)}\n"
+    assert refusal(__main__.main, capsys, "trian") == f"trian: expected one of {', '.join(NAMES)}"
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_interrupt_after_the_imports(tmp_path, trap, ends):
         with fifo.open("w"):  # it waits until the tool reads
             tool.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
-                tool.wait(1)
+                tool.wait(0.2)
         said = tool.stderr.read()
     assert (tool.returncode, said.startswith(ends[1])) == (ends[0], True)
 
@@ -173,3 +173,12 @@ os.execv(sys.executable, [sys.executable, "-m", "mnist_pipeline", "download"])
     )
     assert ("params.yaml: No such file" in done.stdout) == lives
     assert bool(done.stdout) == lives
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's service is Linux's own")
+def test_a_command_whose_starter_is_gone_never_starts():
+    """Having taken the leash, leash.py checks that its parent is still the starter."""
+    _, *words = leashed("echo", "started")
+    words[words.index(str(psutil.Process().pid))] = "1"  # a starter that is not the parent
+    done = python(*words)
+    assert (done.returncode, done.stdout) == (0, "")

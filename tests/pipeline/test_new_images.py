@@ -93,22 +93,21 @@ def test_training_data_with_new_images(workspace):
 
 
 def test_provenance_covers_every_new_image(workspace):
-    """Not only their number or the first one, since stored states are found by the provenance."""
-    known = [describe({"dry_run": False}, names) for names in (["a", "b"], ["a", "c"], ["a"])]
-    assert len({str(one.data) for one in known}) == 3
+    """Not only their number or the first one, since stored states are found by the provenance.
+
+    Their weight is a parameter of the training only if there are any.
+    """
+    params = {"dry_run": False, "new_images_weight": 3}
+    known = [describe(params, names) for names in (["a", "b"], ["a", "c"], ["a"], [])]
+    assert len({str(one.data) for one in known}) == 4
+    assert known[0].parameters == params
+    assert known[-1].parameters == {"dry_run": False}
 
 
-def test_stages_with_and_without_new_images(workspace, monkeypatch):
-    """Without new images the weights name none; with some, weights, metrics and new.csv do."""
+def test_stages_with_new_images(workspace, monkeypatch):
+    """Weights, metrics and new.csv name them. A dry run is marked as one."""
     monkeypatch.setattr(evaluate, "draw", lambda *_: b"")  # takes time
     set_params(train={"epochs": 1, "dry_run": True}, machine={"threads": 1})
-    train.main()
-    evaluate.main()
-    assert NEW.read_text() == "name,label,predicted,confidence\n"
-    assert "new" not in parse_metrics(METRICS.read_text()).model_dump()
-    provenance = read_weights(WEIGHTS)[1]
-    assert "new_images_weight" not in provenance.parameters
-    assert len(provenance.data) == 2
     names = add(40)
     train.main()
     evaluate.main()
@@ -119,6 +118,7 @@ def test_stages_with_and_without_new_images(workspace, monkeypatch):
     assert [row[0] for row in rows] == tested
     assert all(row[1] == row[0][0] for row in rows)
     right = sum(row[1] == row[2] for row in rows)
-    new = parse_metrics(METRICS.read_text()).model_dump()["new"]
-    assert new == {"correct": right, "total": len(tested)}
+    metrics = parse_metrics(METRICS.read_text())
+    assert metrics.dry_run is True
+    assert metrics.model_dump()["new"] == {"correct": right, "total": len(tested)}
     assert f"data/new/train: {len(names) - len(tested)} images" in provenance.data

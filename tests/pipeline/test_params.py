@@ -5,20 +5,13 @@ import re
 import pytest
 from conftest import ROOT
 
-from mnist_pipeline import arithmetic, download, evaluate, parallel, save, train
-from mnist_pipeline.files import InputError, Record, load_params
-from mnist_pipeline.use import spool
+from mnist_pipeline import check
+from mnist_pipeline.files import InputError, load_params
+from mnist_pipeline.parallel import MachineParams
+from mnist_pipeline.train import LogParams
+from mnist_pipeline.use.spool import AppParams
 
-SCHEMAS: dict[str, type[Record]] = {
-    "data": download.DataParams,
-    "runtime": arithmetic.RuntimeParams,
-    "train": train.TrainParams,
-    "evaluate": evaluate.EvaluateParams,
-    "save": save.SaveParams,
-    "log": train.LogParams,
-    "machine": parallel.MachineParams,
-    "app": spool.AppParams,
-}
+SCHEMAS = check.SCHEMAS | {"log": LogParams, "machine": MachineParams, "app": AppParams}
 GOOD = (ROOT / "params.yaml").read_text()
 
 

@@ -1,102 +1,20 @@
-"""Processes that train together: if one ends, all end with a line, and nothing is lost."""
+"""Machines that train together make the bytes of one; if one is lost, a line says so."""
 
 import os
-import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
-from conftest import EPOCHS, dvc, processes_in, set_params
-from ruamel.yaml import YAML
+from conftest import dvc, set_params
 
-from mnist_pipeline.parallel import SHARED
+pytestmark = pytest.mark.slow
 
-INT, TERM, KILL, STOP = signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGSTOP
-LOST = "dvc repro goes on after the last epoch"
 LATE = "does not answer"
 STAGE = ["-m", "mnist_pipeline", "train"]
-
-CASES = [  # signal, its target (a rank, the stage that started the ranks, dvc), what is said
-    (KILL, "1", f"error: train: process 1 of 2 ended with exit status -9; {LOST}"),
-    (KILL, "0", f"error: train: process 0 of 2 ended with exit status -9; {LOST}"),
-    (STOP, "1", f"error: train: another process .* is gone or {LATE}; {LOST}"),
-    (STOP, "0", f"error: train: another process .* is gone or {LATE}; {LOST}"),
-    (TERM, "stage", ""),
-    (KILL, "stage", ""),
-    (KILL, "dvc", ""),
-    (INT, "group", "interrupted"),
-]
-
-
-def ranks_of(dvc: int) -> dict[str, psutil.Process]:
-    """The stage that a dvc runs and the processes that it has started, by their rank."""
-    found = psutil.Process(dvc).children(recursive=True)
-    return {
-        each.environ().get("RANK", "stage"): each
-        for each in found
-        if "mnist_pipeline" in each.cmdline()
-    }
-
-
-def trained(folder: Path) -> list[dict[str, str]]:
-    """Paths and hashes of what the training wrote."""
-    lock = YAML(typ="safe").load(folder / "dvc.lock")
-    return lock["stages"]["train"]["outs"]
-
-
-@pytest.mark.parametrize(
-    "case",
-    [pytest.param(case, marks=[] if case in CASES[:1] else pytest.mark.slow) for case in CASES],
-    ids=lambda case: f"{case[0].name} to {case[1]}",
-)
-def test_where_one_ends_all_end(tmp_path, project, undisturbed, case):
-    """Within a minute, with one line; dvc repro goes on, and one process makes the same bytes.
-
-    No temporary file is left but a folder that torch makes for its compiler.
-    """
-    number, target, says = case
-    folder = shutil.copytree(project, tmp_path / "project")
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
-    set_params(folder, machine={"processes": 2})
-    with subprocess.Popen(
-        ["dvc", "repro"],
-        cwd=folder,
-        env=os.environ | {"SHELL": "/bin/sh", "TMPDIR": str(temporary)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        assert any(line.startswith("Train Epoch: 3 [") for line in process.stdout)
-        victims = {"dvc": psutil.Process(process.pid)} | ranks_of(process.pid)
-        assert victims.keys() == {"dvc", "stage", "0", "1"}
-        assert SHARED in victims["1"].environ()
-        if target == "group":
-            os.killpg(process.pid, number)
-        else:
-            victims[target].send_signal(number)
-        start = time.monotonic()
-        said = [line for line in process.stdout if line.startswith(("error:", "interrupted"))]
-        assert process.wait() != 0
-        psutil.wait_procs(processes_in(folder), timeout=10)
-        assert processes_in(folder) == []
-        assert time.monotonic() - start < 60  # no measure of speed: the promise itself
-    assert len(said) == bool(says)
-    assert re.match(says, "".join(said))
-    set_params(folder, machine={"processes": 1})
-    done = dvc(folder, "repro", "train")
-    assert done.returncode == 0, done.stdout
-    assert re.search(rf"Resumed after epoch \d of {EPOCHS}", done.stdout)
-    assert trained(folder) == trained(undisturbed)
-    if says:  # the stage has ended by itself
-        assert all(path.name.startswith("torchinductor") for path in temporary.iterdir())
 
 
 @pytest.fixture
@@ -165,7 +83,6 @@ def by_torchrun(machines: dict[str, str], clones: list[Path]) -> list[subprocess
     ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("start_both", [by_variables, by_torchrun])
 def test_two_machines_make_the_bytes_of_one(undisturbed, machines, clones, start_both):
     """Only the first machine writes."""
@@ -176,7 +93,6 @@ def test_two_machines_make_the_bytes_of_one(undisturbed, machines, clones, start
     assert not (clones[1] / "models/weights.safetensors").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", ["other parameters", "no second", "no first", "cut"])
 def test_what_keeps_two_machines_apart(undisturbed, machines, clones, case):
     """One line says so within a minute; the next dvc repro goes on alone, to the same bytes."""

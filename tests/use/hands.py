@@ -32,7 +32,7 @@ DROP = """(bytes) => {
 def draw(page: Page, points: Points) -> None:
     """A stroke with the mouse through points."""
     for index, (x, y) in enumerate(on_screen(page, points)):
-        page.mouse.move(x, y, steps=5)
+        page.mouse.move(x, y)
         if index == 0:
             page.mouse.down()
     page.mouse.up()
@@ -45,10 +45,10 @@ def on_screen(page: Page, points: Points) -> Points:
     return [(box["x"] + box["width"] * x, box["y"] + box["height"] * y) for x, y in points]
 
 
-def photo(paper: str, ink: str, width: int = 22) -> bytes:
+def photo(paper: str, ink: str) -> bytes:
     """A PNG file with a digit."""
     picture = Image.new("L", (300, 400), paper)
-    ImageDraw.Draw(picture).line([(90, 90), (210, 90), (140, 310)], ink, width, "curve")
+    ImageDraw.Draw(picture).line([(90, 90), (210, 90), (140, 310)], ink, 22, "curve")
     file = io.BytesIO()
     picture.save(file, "PNG")
     return file.getvalue()

@@ -14,10 +14,15 @@ from mnist_pipeline.use.app import HOST, Served, app
 MOST = 2  # corrections that may wait
 
 
+def model(seed: int) -> bytes:
+    """A network of random weights in an ONNX file, the same bytes each time."""
+    torch.manual_seed(seed)
+    return onnx_bytes(Net().eval())
+
+
 def untrained(version: str) -> network.Network:
-    """A network of random weights, the same ones each time."""
-    torch.manual_seed(1)
-    return network.load(onnx_bytes(Net().eval()), version, "ab" * 20)
+    """Such a network, in service."""
+    return network.load(model(1), version, "ab" * 20)
 
 
 class Server:

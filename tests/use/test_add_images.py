@@ -29,19 +29,19 @@ def added() -> list[str]:
 
 def test_label_and_pictures(workspace, capsys):
     """Each says where it went; a second time, or with another label, it is refused by name."""
-    for width in range(10, 20):
+    for width in (10, 11, 12):
         draw(workspace / f"{width}.png", width)
     assert run("7", *sorted(workspace.glob("1?.png"))) == 0
     said = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
     assert sorted(path.rpartition("/")[2] for path in said.values()) == sorted(added())
-    assert len(added()) == 10
+    assert len(added()) == 3
     for label in ("7", "1"):
         draw(workspace / "new.png", 25 + int(label))
         assert run(label, workspace / "10.png", workspace / "new.png") == 2
         where = said[str(workspace / "10.png")]
         expected = f"error: {workspace / '10.png'}: expected a new image, found it in {where}\n"
         assert capsys.readouterr().err == expected
-    assert len(added()) == 12  # the others were added
+    assert len(added()) == 5  # the others were added
 
 
 def test_folder_with_subfolders(workspace, capsys):

@@ -46,7 +46,7 @@ def images(tmp_path_factory, digits_files):
     folder = tmp_path_factory.mktemp("digits")
     for name, content in digits_files.items():
         write_atomically(folder / name, content)
-    some = read_pairs(folder / TEST_IMAGES.name, folder / TEST_LABELS.name)[0][:10]
+    some = read_pairs(folder / TEST_IMAGES.name, folder / TEST_LABELS.name)[0][:6]
     return some, [to_mnist(Image.fromarray(np.pad(image, 14))) for image in some]
 
 
@@ -65,11 +65,10 @@ def test_longer_side_and_centre(images):
     ("make", "least"),
     [
         (lambda image, rng: encoded(canvas(image, rng), "PNG"), 0.95),
-        (photo, 0.9),
         (lambda image, rng: photo(image, rng, TABLE_SHOWN), 0.9),
         (lambda image, rng: photo(image, rng, shadow=True), 0.85),
     ],
-    ids=["canvas", "photo", "table", "shadow"],
+    ids=["canvas", "photo", "shadow"],
 )
 def test_any_place_size_and_light(images, make, least):
     """On a canvas, photographed, on a table or in half a shadow, a digit is nearly what it is."""
@@ -80,8 +79,9 @@ def test_any_place_size_and_light(images, make, least):
 
 def test_a_thin_pencil():
     """Strokes one pixel wide, or a faint one of three, are the same digit."""
+    expected = seen(drawing(SEVEN, width=6))
     for picture in (drawing(SEVEN, width=1), drawing(SEVEN, width=3, ink=220)):
-        assert alike(seen(picture), seen(drawing(SEVEN, width=6))) > 0.7
+        assert alike(seen(picture), expected) > 0.7
 
 
 @pytest.mark.parametrize("colours", [(0, 255), (255, 120)])
@@ -107,7 +107,7 @@ def test_ink_is_the_same_in_a_shadow():
         grey = np.asarray(picture.convert("L"))
     y, x = np.indices(grey.shape) / max(grey.shape) - 0.5
     expected = ndimage.gaussian_filter(seen(Image.fromarray(grey)).astype(float), 1)
-    for angle in range(0, 360, 30):
+    for angle in range(0, 360, 60):
         half = np.where(np.cos(np.deg2rad(angle)) * x + np.sin(np.deg2rad(angle)) * y > 0, 0.4, 1)
         shaded = seen(Image.fromarray((grey * half).astype(np.uint8))).astype(float)
         assert alike(ndimage.gaussian_filter(shaded, 1), expected) > 0.8, angle
@@ -159,12 +159,12 @@ def test_upright_by_the_orientation_tag():
     """A phone stores the picture as the sensor lay, and says in a tag how that was."""
     tag = Image.Exif()
     tag[0x0112] = 6  # the sensor lay on its side
-    lying = drawing(SEVEN).rotate(90)
+    lying, upright = drawing(SEVEN).rotate(90), seen(drawing(SEVEN))
     clear = drawing(SEVEN, ink=(0, 0, 0, 255), paper=(0, 0, 0, 0), mode="RGBA").rotate(90)
     deep = Image.fromarray(np.asarray(lying).astype(np.uint16) * 257)
     for kind, picture in (("JPEG", lying), ("PNG", clear), ("PNG", deep)):
-        assert alike(seen(picture, kind, exif=tag), seen(drawing(SEVEN))) > 0.97
-    assert alike(seen(lying, "JPEG"), seen(drawing(SEVEN))) < 0.7
+        assert alike(seen(picture, kind, exif=tag), upright) > 0.97
+    assert alike(seen(lying, "JPEG"), upright) < 0.7
 
 
 def test_broken_digit_stays_whole():

@@ -12,30 +12,24 @@ from contextlib import contextmanager
 import httpx
 import psutil
 import pytest
-import torch
-from conftest import dvc, git, reproduce
-from flows import clones, versions
+from conftest import git, push, reproduce
+from flows import clones, publish, versions
 from service import change, retrained, roll_back, small_registry, wait_until
+from serving import model, untrained
 
-from mnist_pipeline.export import onnx_bytes
 from mnist_pipeline.files import InputError
-from mnist_pipeline.model import Net
 from mnist_pipeline.use import network
+from mnist_pipeline.use.app import Served
 
 # The app as the command line starts it, which looks several times a second.
 APP = "from mnist_pipeline.use import app; app.EVERY = 0.3; app.main()"
-
-
-def model(seed: int) -> bytes:
-    """An untrained network in an ONNX file."""
-    torch.manual_seed(seed)
-    return onnx_bytes(Net())
 
 
 @pytest.fixture
 def origin(tmp_path, monkeypatch):
     """A repository with one version in production."""
     monkeypatch.setattr(clones, "HOME", tmp_path / "home")
+    monkeypatch.setattr(publish, "run_dvc", push)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     origin = small_registry(tmp_path, model(0))
     assert retrained(origin) == "main, mnist-cnn@v1.0.0"
@@ -62,57 +56,43 @@ def app(origin, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str
             process.kill()
 
 
-def version(url: str) -> dict[str, str]:
-    """What /version says."""
-    said: dict[str, str] = httpx.get(f"{url}/version", timeout=60).json()
-    return said
-
-
-def serves(url: str, name: str) -> dict[str, str]:
-    """What /version says, once it names this version."""
-    return wait_until(lambda: (said := version(url))["version"] == name and said, 60, name)
-
-
-def problem(url: str) -> dict[str, str] | None:
-    """What /version says, if it names a problem."""
-    said = version(url)
-    return said if said["problem"] else None
+def serves(url: str, name: str) -> bool:
+    """Whether /version names this version."""
+    return httpx.get(f"{url}/version", timeout=60).json()["version"] == name
 
 
 def test_app_follows_production(origin):
     """A publication, a rollback: the version, its commit and its hash, without a restart.
 
-    Where the next one cannot be had, or is no network, /version says so, and the old one answers.
+    Where the next one's data cannot be had, the old one answers.
     """
-    with app(origin) as (process, url):
-        first = serves(url, "v1.0.0")
-        with clones.temporary_clone(str(origin), "main") as folder:
-            (folder / "source").write_bytes(model(1))
-            reproduce(folder)
-            git(folder, "commit", "--quiet", "--all", "--message=by hand")
-            tags = versions.register(folder, "without data")
-            git(folder, "push", "--quiet", "origin", "HEAD:main", *tags)
-            said = wait_until(lambda: problem(url), 60, "the app says so")
-            assert said["problem"].startswith("v1.0.1: its data cannot be had: ")
-            assert said | {"problem": ""} == first
-            assert dvc(folder, "push").returncode == 0
-        second = serves(url, "v1.0.1")
-        assert second["problem"] == ""
-        assert second["commit"] == git(origin, "rev-parse", "main").strip()
-        assert second["sha256"] != first["sha256"]
-        roll_back(origin)
-        assert serves(url, "v1.0.0") == first
+    served = Served(untrained("none"))
 
-        change(origin, source=b"no ONNX file")
-        retrained(origin)
-        said = wait_until(lambda: problem(url), 60, "the app says so")
-        assert said["version"] == "v1.0.0"
-        assert said["problem"].startswith("v1.0.2: expected an ONNX file that save wrote")
-        assert f"warning: {said['problem']}\n" in iter(process.stdout.readline, "")
+    def now() -> tuple[str, str, str]:
+        served.update(str(origin), "prod")
+        return served.network[1:]
+
+    first = now()
+    assert first[0] == "v1.0.0"
+    with clones.temporary_clone(str(origin), "main") as folder:
+        (folder / "source").write_bytes(model(1))
+        reproduce(folder)
+        git(folder, "commit", "--quiet", "--all", "--message=by hand")
+        tags = versions.register(folder, "without data")
+        git(folder, "push", "--quiet", "origin", "HEAD:main", *tags)
+        assert now() == first
+        assert served.problem.startswith("v1.0.1: its data cannot be had: ")
+        push(folder)
+    name, commit, sha256 = now()
+    assert (name, served.problem) == ("v1.0.1", "")
+    assert commit == git(origin, "rev-parse", "main").strip()
+    assert sha256 != first[2]
+    roll_back(origin)
+    assert now() == first
 
 
 def test_kill_in_mid_fetch(origin, tmp_path):
-    """No fetch is left running, and the next app serves a whole version."""
+    """No fetch is left running; the next app serves a whole version, and follows the next one."""
     slow = tmp_path / "bin/dvc"
     slow.parent.mkdir()
     slow.write_text(
@@ -127,7 +107,7 @@ def test_kill_in_mid_fetch(origin, tmp_path):
         return [one for one in ours if one.info["name"] == "sleep"]
 
     with app(origin, PATH=path) as (process, url):
-        serves(url, "v1.0.0")
+        assert serves(url, "v1.0.0")
         (tmp_path / "slow").touch()
         change(origin, source=model(1))
         retrained(origin)
@@ -136,7 +116,9 @@ def test_kill_in_mid_fetch(origin, tmp_path):
     wait_until(lambda: not fetching(), 10, "the fetch has ended")
     (tmp_path / "slow").unlink()
     with app(origin, PATH=path) as (_, url):
-        serves(url, "v1.0.1")
+        assert serves(url, "v1.0.1")
+        roll_back(origin)
+        wait_until(lambda: serves(url, "v1.0.0"), 60, "the app follows")
 
 
 def test_a_version_by_name_or_stage(tmp_path, monkeypatch):
