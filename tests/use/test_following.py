@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from unittest.mock import Mock
 
 import httpx
 import psutil
@@ -30,6 +31,7 @@ def origin(tmp_path, monkeypatch):
     """A repository with one version in production."""
     monkeypatch.setattr(clones, "HOME", tmp_path / "home")
     monkeypatch.setattr(publish, "run_dvc", push)
+    monkeypatch.setattr(versions, "fetch", Mock())  # of a rollback, which takes seconds
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     origin = small_registry(tmp_path, model(0))
     assert retrained(origin) == "main, mnist-cnn@v1.0.0"
