@@ -60,7 +60,7 @@ noise: setup  ## train with SEEDS=5 seeds: how far do results differ? (an hour)
 matrix: setup  ## fill the table of docs/reproducibility.md (35 minutes)
 	@python benchmarks/matrix.py
 
-bench: setup  ## measure speed and memory against the classic program (40 minutes)
+bench: setup  ## measure speed and memory against the classic program (an hour)
 	@dvc repro --quiet download && python benchmarks/bench.py
 
 bench-retraining: setup  ## measure what the schedule costs, and how soon a killed run is over (30 minutes)
