@@ -90,13 +90,12 @@ def main() -> None:
 NINE = {"accuracy": 1.0, "loss": 0.1, "correct": 9, "total": 9, "recall": {}, "dry_run": False}
 
 
-def small_registry(folder: Path, source: bytes = b"1") -> Path:
+def small_registry(folder: Path) -> Path:
     """A bare repository whose model is the file source, wrong on the first eight test images."""
     texts = {"dvc.yaml": REGISTRY, "src/score.py": SCORE, "images": "", "errors": "8"}
+    texts["source"] = "1"
     texts["params.yaml"] = "save: {min_accuracy: 0.95}"
-    seed = repository(folder / "seed", texts)
-    (seed / "source").write_bytes(source)
-    return bare(seed)
+    return bare(repository(folder / "seed", texts))
 
 
 def change(

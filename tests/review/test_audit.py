@@ -2,11 +2,9 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from warnings import catch_warnings
 
 import pytest
-from conftest import exit_status, git, reproduce
-from dvc.repo import Repo
+from conftest import dvc_repo, exit_status, git, push, reproduce
 from pets import commit, edit, make_project, write
 
 from mnist_pipeline.review import audit
@@ -73,12 +71,11 @@ def test_equal_bytes_are_told(repo, run, tmp_path, monkeypatch):
     write(repo, "raw/all", "pictures")
     (tmp_path / "mirror").mkdir()
     monkeypatch.setenv("MNIST_MIRROR", "../mirror")
-    with catch_warnings(action="ignore"), Repo() as opened:
+    with dvc_repo(repo) as opened:
         opened.add("raw/all")
     edit(repo, "dvc.yaml", "- src/prepare.py\n", "- src/prepare.py\n    - raw/all\n")
     reproduce(repo)
-    with catch_warnings(action="ignore"), Repo() as opened:
-        opened.push()
+    push(repo)
     commit(repo)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     status, text, _ = run()

@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 from conftest import git, push, reproduce
-from flows import clones, publish, versions
+from flows import clones, versions
 from service import change, retrained, roll_back, small_registry, wait_until
 from serving import model, untrained
 
@@ -27,13 +27,11 @@ APP = "from mnist_pipeline.use import app; app.EVERY = 0.3; app.main()"
 
 
 @pytest.fixture
-def origin(tmp_path, monkeypatch):
-    """A repository with one version in production."""
-    monkeypatch.setattr(clones, "HOME", tmp_path / "home")
-    monkeypatch.setattr(publish, "run_dvc", push)
+def origin(origin, tmp_path, monkeypatch):
+    """The repository with one version in production, a network."""
     monkeypatch.setattr(versions, "fetch", Mock())  # of a rollback, which takes seconds
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    origin = small_registry(tmp_path, model(0))
+    change(origin, source=model(0))
     assert retrained(origin) == "main, mnist-cnn@v1.0.0"
     return origin
 
