@@ -38,7 +38,7 @@ run: setup  ## train and test the network: dvc repro, on MNIST if it can be had
 	@python -m mnist_pipeline run
 
 test: setup  ## run the tests
-	@OMP_WAIT_POLICY=passive python -m pytest --numprocesses 3 --dist worksteal
+	@OMP_WAIT_POLICY=passive python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test-slow: setup  ## kill stages, flows, workers and servers, and see them recover (one and a half hours)
 	@python -m pytest -m slow

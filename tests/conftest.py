@@ -1,5 +1,7 @@
 """What every test gets: no network beyond this machine, and repositories of its own to break."""
 
+import atexit
+import gc
 import os
 import shutil
 import signal
@@ -64,6 +66,14 @@ STRANGE_GIT = """
 [status] showUntrackedFiles = no
 [user] useConfigOnly = true
 """
+gc.disable()  # while the tests are imported
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: to look through it for garbage, again and again, takes seconds."""
+    gc.freeze()
+    gc.enable()
+    atexit.register(gc.unfreeze)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,21 +1,21 @@
-"""A search: what it refuses, what it orders, how it ends, and a whole one with nothing prepared."""
+"""A search: what it refuses, what it orders, how it ends."""
 
-import re
+import os
+import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pandas as pd
-import psutil
 import pytest
-from conftest import copy_of_project, dvc, dvc_repo, exit_status, git, python, refusal, set_params
+from conftest import copy_of_project, exit_status, git, refusal, set_params
 from flows import clones, coordinator, search
 from flows.clones import temporary_clone
 from flows.stages import refused
 from flows.trial import ref_of
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Crashed, Failed
-from service import NEAR, change, quick_project, repository, small_registry
+from service import NEAR, change, repository, small_registry
 
 from mnist_pipeline.files import InputError
 from mnist_pipeline.review.ranking import FAULT, NAME, SCORE
@@ -145,29 +145,31 @@ def test_search_that_cannot_rank_or_keep_its_trials_is_refused(
     search.check_ranking(tmp_path, {"train.validation_fraction": [0.1]}, "none")
 
 
-def test_search_with_nothing_prepared(tmp_path):
-    """No server, no remote: experiments and data land in the checkout, and every process ends.
+@pytest.mark.parametrize(("own", "server", "status"), [(0, None, 0), (1, None, 1), (None, 1, 2)])
+def test_without_a_server_the_search_has_one_of_its_own(tmp_path, monkeypatch, own, server, status):
+    """It searches this checkout's commit, and ends as the search does, or when its server ends.
 
-    Data that dvc add tracks come from the checkout, too.
+    Server and search are stand-ins here; make test-slow runs the real ones.
     """
-    checkout = quick_project(tmp_path / "checkout")
-    (checkout / "own").write_text("data")
-    with dvc_repo(checkout) as repo:
-        repo.add("own")
-    stages = (
-        (checkout / "dvc.yaml").read_text().replace("train.py\n", "train.py\n    deps: [own]\n")
-    )
-    (checkout / "dvc.yaml").write_text(stages)
-    git(checkout, "add", "--all")
-    git(checkout, "commit", "--quiet", "--message=data")
-    own = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    own |= {"PYTHONPATH": f"{checkout / 'src'}:{checkout}", "TMPDIR": str(tmp_path)}
-    words = ("-m", "flows.search", '{"train.seed": [1]}', "parallel=1")
-    done = python(*words, cwd=checkout, **own)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (checkout / "build/search/service.log").stat().st_size > 0
-    everyone = psutil.process_iter(["environ"])
-    assert not [one for one in everyone if own.items() <= (one.info["environ"] or {}).items()]
-    (name,) = re.findall(r"dvc exp apply (trial-\w{12})", done.stdout)
-    assert dvc(checkout, "exp", "apply", name).returncode == 0
-    assert (checkout / "models/exported").read_text() == "searched 1.0 1"
+    started = []
+
+    def stand_in(*words: str) -> list[str]:
+        started.append(words)
+        return ["sh", "-c", "sleep 100" if own is None else f"exit {own}"]
+
+    others = nullcontext([SimpleNamespace(poll=lambda: server)])
+    for name, value in (
+        ("temporary_clone", lambda *_: nullcontext(tmp_path)),
+        ("plan", lambda *_: None),
+        ("check_ranking", lambda *_: None),
+        ("BUILD", tmp_path),
+        ("service", lambda *_, **__: others),
+        ("leashed", stand_in),
+    ):
+        monkeypatch.setattr(search, name, value)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    words = ('{"train.lr": [1]}', "parallel=1")
+    with temporary_settings({PREFECT_API_URL: ""}):
+        assert exit_status(search.main, *words) == status
+    here = (f"repository={search.ROOT}", "branch=")
+    assert started == [(sys.executable, "-m", "flows.search", words[0], *here, words[1])]

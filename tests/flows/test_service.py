@@ -1,8 +1,9 @@
-"""The deployments on a real server with two workers, as on two machines; results in git."""
+"""make schedule and its deployments for real, workers as on two machines; results in git."""
 
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import datetime
 from functools import partial
@@ -18,7 +19,7 @@ from flows.server import AUTOMATIONS
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled
-from service import MARK, Service, bare, digits_repository, quick_project, wait_until
+from service import MARK, Service, bare, quick_project, wait_until
 
 CACHED = dict.fromkeys(("download", "train", "evaluate", "save"), "Cached")
 GRID = {"train.lr": [0.7], "train.seed": [1, 2, 3]}  # the third fails
@@ -26,24 +27,29 @@ GRID = {"train.lr": [0.7], "train.seed": [1, 2, 3]}  # the third fails
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A server with the deployments, and workers that serve the project on the digits.
+    """What make schedule starts, a worker on another machine, and quick stages to serve.
 
     Nothing is published yet.
     """
     folder = tmp_path_factory.mktemp("service")
-    service = Service(folder, digits_repository(folder / "repository"))
+    service = Service(folder, bare(quick_project(folder / "seed")))
     # At night, a scheduled run would come between.
     service.environment["PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED"] = "false"
     with (service.checkout / "src/mnist_pipeline/leash.py").open("a") as code:
         code.write(MARK)
-    stages = service.checkout / "flows/stages.py"  # where a task waits for git
-    stages.write_text(stages.read_text().replace("[5, 20, 60, 180]", "[2] * 30"))
+    for name, old, new in (
+        ("stages", "[5, 20, 60, 180]", "[2] * 30"),  # where a task waits for git
+        ("schedule", '"--pool", POOL', '"--pool", POOL, "--limit", "1"'),
+    ):
+        path = service.checkout / f"flows/{name}.py"
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
     try:
-        service.start_server()
-        service.install()
-        for home in ("one", "two"):
-            service.start_worker("--limit", "1", home=home)
-        service.start_worker(pool="search")
+        service.start(sys.executable, "-m", "flows.schedule", XDG_CACHE_HOME=str(folder / "one"))
+        log = folder / "0.log"
+        wait_until(lambda: "Dashboard:" in log.read_text(), 300, "make schedule has started all")
+        service.start_worker("--limit", "1", home="two")
         wait_until(lambda: service.online() == 2, 180, "both workers are online")
         yield service
     finally:
@@ -175,7 +181,7 @@ def test_both_machines_have_trained(service, searched):
     """Each has a cache of its own, with the weights of what it trained."""
     for home in ("one", "two"):
         cached = (service.folder / home / "mnist_pipeline/retrain/cache/files").rglob("*")
-        assert any(path.is_file() and b"searched" in path.read_bytes() for path in cached)
+        assert any(path.is_file() and b"searched 0.7" in path.read_bytes() for path in cached)
 
 
 def test_table_and_experiments_agree(service, origin, searched):

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torchvision.transforms import v2
 
 from mnist_pipeline.dataset import read_pairs
 from mnist_pipeline.files import InputError
@@ -82,6 +81,8 @@ def test_bad_compression_is_refused(tmp_path, damage):
 
 def test_normalize_is_torchvisions_transform():
     """To the bit, for each of the 256 bytes, with a channel added."""
+    from torchvision.transforms import v2  # noqa: PLC0415 (takes seconds)
+
     images = torch.arange(256, dtype=torch.uint8).repeat(4)[:784].reshape(1, 28, 28)
     to_float = v2.ToDtype(torch.float32, scale=True)
     transform = v2.Compose([to_float, v2.Normalize((0.1307,), (0.3081,))])

@@ -5,7 +5,6 @@ import re
 import shutil
 
 import torch
-from benchmarks.classic import Net
 from conftest import copy_of_project, dvc, dvc_repo, git, make_run
 from test_dvc_yaml import STAGES
 
@@ -22,8 +21,10 @@ def main():
 
 def test_the_classic_program_can_use_the_model(undisturbed):
     """mnist_cnn.pt is a plain state_dict; the classic network scores what metrics.json says."""
+    from benchmarks import classic  # noqa: PLC0415 (torchvision takes seconds)
+
     state = torch.load(undisturbed / "models/mnist_cnn.pt", weights_only=True)
-    net = Net()
+    net = classic.Net()
     net.load_state_dict(state)
     net.eval()
     assert {name.split(".")[0] for name in state} == {"conv1", "conv2", "fc1", "fc2"}

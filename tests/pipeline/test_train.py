@@ -8,8 +8,6 @@ from unittest.mock import patch
 import pandas as pd
 import pytest
 import torch
-from benchmarks.classic import Net as ClassicNet
-from benchmarks.classic import step as classic_step
 from conftest import EPOCHS, TRAIN, refusal, set_params
 from torch import Tensor
 from torch.nn.functional import nll_loss
@@ -89,24 +87,26 @@ def test_steps_are_the_classic_loop(workspace, monkeypatch):
 
     Ten steps in float64, since in float32 each step magnifies the rounding of the last.
     """
+    from benchmarks import classic  # noqa: PLC0415 (torchvision takes seconds)
+
     monkeypatch.setattr(train, "normalize", lambda images: normalize(images).double())
     images, labels = map(torch.from_numpy, read_pairs(TRAIN_IMAGES, TRAIN_LABELS))
     batches = torch.randperm(14 * 10, generator=torch.Generator().manual_seed(3)).split(14)
-    run, classic = training(micro_batches=1), ClassicNet().double()
+    run, net = training(micro_batches=1), classic.Net().double()
     run.net.double()
-    classic.load_state_dict(run.net.state_dict())
-    classic.dropout1, classic.dropout2 = run.net.dropout1, run.net.dropout2
+    net.load_state_dict(run.net.state_dict())
+    net.dropout1, net.dropout2 = run.net.dropout1, run.net.dropout2
     run.net.train()
     found = [run.step(images[batch], labels[batch], (1, 0)).item() for batch in batches]
     masks = torch.Generator()
     for dropout in (run.net.dropout1, run.net.dropout2):
         dropout.register_forward_pre_hook(lambda _, given: (*given, masks))
-    optimizer = Adadelta(classic.parameters(), lr=1.0)
+    optimizer = Adadelta(net.parameters(), lr=1.0)
     losses = []
     for batch in batches:
         masks.manual_seed(draw_seed(1, 1, 0, 0))
         x = normalize(images[batch]).double()
-        losses.append(classic_step(classic, x, labels[batch], optimizer).item())
+        losses.append(classic.step(net, x, labels[batch], optimizer).item())
     assert found == pytest.approx(losses, rel=1e-8)
 
 

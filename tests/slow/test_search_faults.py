@@ -1,7 +1,8 @@
-"""What kills a search in practice: workers, the coordinator, git, a dashboard (make test-slow)."""
+"""A search by itself, and what kills searches: workers, git, a dashboard (make test-slow)."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -11,8 +12,8 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import copy_of_project, git, processes_in
-from service import Service, digits_repository, wait_until
+from conftest import copy_of_project, dvc, dvc_repo, git, processes_in, python
+from service import Service, digits_repository, quick_project, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -89,6 +90,34 @@ def test_a_killed_coordinator_finds_what_is_done(service):
     again = start(service, grid, parallel=1)
     service.wait(again, "COMPLETED", seconds=500)
     assert len(experiments(service)) == len(trials(service)) == 3
+
+
+def test_search_with_nothing_prepared(tmp_path):
+    """No server, no remote: experiments and data land in the checkout, and every process ends.
+
+    Data that dvc add tracks come from the checkout, too.
+    """
+    checkout = quick_project(tmp_path / "checkout")
+    (checkout / "own").write_text("data")
+    with dvc_repo(checkout) as repo:
+        repo.add("own")
+    stages = (
+        (checkout / "dvc.yaml").read_text().replace("train.py\n", "train.py\n    deps: [own]\n")
+    )
+    (checkout / "dvc.yaml").write_text(stages)
+    git(checkout, "add", "--all")
+    git(checkout, "commit", "--quiet", "--message=data")
+    own = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    own |= {"PYTHONPATH": f"{checkout / 'src'}:{checkout}", "TMPDIR": str(tmp_path)}
+    words = ("-m", "flows.search", '{"train.seed": [1]}', "parallel=1")
+    done = python(*words, cwd=checkout, **own)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (checkout / "build/search/service.log").stat().st_size > 0
+    everyone = psutil.process_iter(["environ"])
+    assert not [one for one in everyone if own.items() <= (one.info["environ"] or {}).items()]
+    (name,) = re.findall(r"dvc exp apply (trial-\w{12})", done.stdout)
+    assert dvc(checkout, "exp", "apply", name).returncode == 0
+    assert (checkout / "models/exported").read_text() == "searched 1.0 1"
 
 
 def test_local_search_ends_with_its_worker(tmp_path):
