@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from pets import make_project
+from pets import WRONG, make_project, plant
 from PIL import Image
 
 from mnist_pipeline.files import write_atomically
@@ -70,6 +70,14 @@ def test_confusion_counts_the_errors(folders):
     for axis in pictures.confusion(folders).axes:
         assert axis.images[0].get_array().tolist() == [[0, 0, 25], [0, 0, 25], [0, 0, 0]]
         assert [text.get_text() for text in axis.texts if text.get_text()] == ["25", "25"]
+
+
+def test_confusion_of_models_without_errors(folders):
+    """Two tables of zeros."""
+    for folder in folders:
+        plant(folder, fixed=WRONG)
+    for axis in pictures.confusion(folders).axes:
+        assert not axis.images[0].get_array().any()
 
 
 def test_axes_say_what_they_show(folders):

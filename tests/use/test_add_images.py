@@ -75,6 +75,14 @@ def test_a_damaged_file_of_mnists_is_named(workspace, capsys):
     assert said.startswith(f"{TRAIN_IMAGES}: expected a whole gzip file, found: ")
 
 
+def test_outside_a_checkout(workspace, capsys, monkeypatch):
+    """No training would find the pictures there."""
+    (workspace / "docs").mkdir()
+    monkeypatch.chdir(workspace / "docs")
+    expected = f"{workspace}/docs: expected the project's checkout, found no params.yaml"
+    assert refusal(add_images.main, capsys, "7", "a.png") == expected
+
+
 @pytest.mark.parametrize(
     "words", [["12", "a.png"], ["7"], ["nowhere"], ["all", "a.png"], ["", "a"]]
 )

@@ -1,5 +1,8 @@
 """The page's server: whom it answers, and what it refuses."""
 
+import os
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -168,3 +171,27 @@ def test_a_version_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, capsys: A
     assert capsys.readouterr().err.count("warning: ") == 3
     served.update("", "prod")
     assert (served.network.version, served.problem) == ("v1.0.1", "")
+
+
+def test_nobody_hears_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its terminal gone, or the disk of its log full, it goes on to follow."""
+    served = Served(old := untrained("v1.0.0"))
+    monkeypatch.setattr(versions, "read_tags", lambda _: None)
+    monkeypatch.setattr(versions, "find", lambda *_: versions.Version("v1.0.1", "cd" * 20))
+    monkeypatch.setattr(versions, "fetch", Mock(side_effect=[InputError("away"), model(2)]))
+    monkeypatch.setattr(sys, "stderr", Mock(write=Mock(side_effect=OSError)))
+    served.update("", "prod")
+    assert (served.network, served.problem) == (old, "away")
+    served.update("", "prod")
+    assert (served.network.version, served.problem) == ("v1.0.1", "")
+
+
+def test_nobody_is_asked_for_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it follows, git would wait for an answer for ever."""
+    monkeypatch.delenv("GIT_TERMINAL_PROMPT", raising=False)
+    monkeypatch.setattr(time, "sleep", Mock(side_effect=[None, KeyboardInterrupt]))
+    monkeypatch.setattr(Served, "update", lambda *_: seen.append(os.environ[name]))
+    seen, name = list[str](), "GIT_TERMINAL_PROMPT"
+    with pytest.raises(KeyboardInterrupt):
+        Served(untrained("v1.0.0")).follow("", "prod")
+    assert seen == ["0"]

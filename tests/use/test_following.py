@@ -4,8 +4,10 @@ import argparse
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest.mock import Mock
@@ -137,3 +139,28 @@ def test_a_version_by_name_or_stage(tmp_path, monkeypatch):
     expected = r"dev: expected a version of mnist-cnn, or a stage .*; versions: v1.0.0, v1.0.1"
     with pytest.raises(InputError, match=expected):
         chosen("--stage", "dev")
+
+
+def test_a_repository_that_never_answers(monkeypatch):
+    """It is given up, with a reason."""
+    monkeypatch.setattr(network.versions, "PATIENCE", 1)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(InputError, match="git ls-remote: no answer within 1 seconds"),
+    ):
+        network.versions.read_tags(f"http://127.0.0.1:{silent.getsockname()[1]}/repository")
+
+
+def test_data_that_never_comes(tmp_path, monkeypatch):
+    """It is given up, and what DVC has put into the temporary folder goes."""
+    (dvc := tmp_path / "bin/dvc").parent.mkdir()
+    dvc.write_text("#!/bin/sh\nmktemp --directory > /dev/null; exec sleep 1000\n")
+    dvc.chmod(0o755)
+    (temporary := tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("PATH", f"{dvc.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(network.versions, "PATIENCE", 2)
+    with pytest.raises(InputError, match=r"v1.0.0: no data within 2 seconds"):
+        network.versions.fetch("", network.versions.Version("v1.0.0", "ab" * 20))
+    assert not [*temporary.iterdir()]

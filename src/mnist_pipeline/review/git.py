@@ -25,23 +25,29 @@ CLONE = (  # a clone's configuration, whatever the user's is: nobody may be ther
 )
 
 
-def git(folder: Path, *words: str, **variables: str) -> str:
-    """Run git in a folder; returns what it printed. Raises InputError if git fails.
+def git(folder: Path, *words: str, timeout: float | None = None, **variables: str) -> str:
+    """Run git in a folder; returns what it printed.
+
+    Raises InputError if git fails, or takes longer than `timeout` seconds.
 
     Git sets variables that tell its hooks their repository. They are left out, since `folder`
     says which repository is meant. `variables` are added.
     """
     others = {name: os.environ[name] for name in os.environ.keys() - _local_variables()}
     environment = SLOW | others | variables
-    done = subprocess.run(
-        ["git", *words],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        encoding="utf-8",
-        errors="surrogateescape",  # not every file's name is UTF-8
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            ["git", *words],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",  # not every file's name is UTF-8
+            check=False,
+            timeout=timeout,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise InputError(f"git {words[0]}: no answer within {timeout} seconds") from error
     if done.returncode != 0:
         raise InputError(f"git {words[0]}: {done.stderr.strip()}")
     return done.stdout
@@ -135,7 +141,7 @@ def check_out(top: Path, commit: str, folder: Path) -> None:
         "GIT_CONFIG_VALUE_0": "false",
     }
     words = ("--reset", "-u", "--no-sparse-checkout", "--no-recurse-submodules")
-    git(top, "read-tree", *words, commit, **variables)
+    git(top, "read-tree", *words, commit, timeout=None, **variables)
 
 
 def copy_workspace(top: Path, folder: Path) -> None:

@@ -98,7 +98,7 @@ def confusion(folders: list[Path]) -> Figure:
     """How often each class was taken for each other one: a row a label, a column a prediction."""
     results = [read_result(folder) for folder in folders]
     counts = [Counter(result.errors.values()) for result in results]
-    most = max(1, *(count for each in counts for count in each.values()))
+    most = max([1, *(count for each in counts for count in each.values())])
     figure = Figure(figsize=(11.2, 5.4), dpi=110, layout="constrained")
     for axis, folder, result, count in zip(
         figure.subplots(1, 2), folders, results, counts, strict=True

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnist_pipeline.dataset import read_idx
-from mnist_pipeline.files import InputError, write_atomically
+from mnist_pipeline.files import PARAMS, InputError, write_atomically
 from mnist_pipeline.mnist import SHAPE, TEST_IMAGES, TRAIN_IMAGES
 from mnist_pipeline.new_images import digest, encode, place
 from mnist_pipeline.review.result import find_new
@@ -28,6 +28,8 @@ def main() -> None:
     parser.add_argument("what", help="the label, 0 to 9; or a folder with subfolders 0 to 9")
     parser.add_argument("pictures", nargs="*", type=Path, metavar="PICTURE")
     options = parser.parse_args()
+    if not PARAMS.exists():
+        raise InputError(f"{Path.cwd()}: expected the project's checkout, found no {PARAMS}")
     pairs, refused = find_pictures(options.what, options.pictures), False
     known = find_mnist(Path()) | by_digest(find_new(Path()))
     for label, picture in pairs:

@@ -6,12 +6,14 @@ python -m mnist_pipeline app
 import argparse
 import asyncio
 import io
+import os
 import socket
 import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,6 +53,7 @@ class Served:
 
     def follow(self, repository: str, stage: str) -> None:
         """Look for another version in the stage, for ever."""
+        os.environ["GIT_TERMINAL_PROMPT"] = "0"  # nobody may be there to type a password
         while True:
             time.sleep(EVERY)
             self.update(repository, stage)
@@ -61,14 +64,20 @@ class Served:
             found, net = versions.find(versions.read_tags(repository), stage, None), self.network
             if found.name != net.version:
                 net = network.load(versions.fetch(repository, found), *found)
-                print(f"Now serving {found.name}")
+                say(f"Now serving {found.name}")
             self.problem = ""  # first: it is not the new version's
             self.network = net
         except (InputError, OSError) as error:
             problem = " ".join(str(error).split())
             if problem != self.problem:
-                print("warning:", problem, file=sys.stderr)
+                say(f"warning: {problem}")
             self.problem = problem
+
+
+def say(text: str) -> None:
+    """Print a line, if that works: the terminal may be gone, or the disk of a log full."""
+    with suppress(OSError):
+        print(text, file=sys.stderr)
 
 
 @app.middleware("http")

@@ -4,6 +4,7 @@ mnist-cnn@v1.0.0 is a version, mnist-cnn#prod#2 the second assignment of the sta
 Source: https://dvc.org/doc/gto
 """
 
+import os
 import re
 import subprocess
 import tempfile
@@ -15,7 +16,7 @@ from mnist_pipeline.leash import leashed
 from mnist_pipeline.review.git import git
 
 ARTIFACT, PROD = "mnist-cnn", "prod"  # of dvc.yaml; the stage of the version in production
-PATIENCE = 120  # seconds for a version's five megabytes
+PATIENCE = 120  # seconds for the tags, and for a version's five megabytes
 # A line of git ls-remote. Only an annotated tag has a line that ends with ^{}, for its commit.
 TAG = re.compile(rf"(\w+)\trefs/tags/{ARTIFACT}(?:@(v\d+\.\d+\.\d+)|#([\w-]+)#\d+)\^{{}}")
 
@@ -42,7 +43,8 @@ class Tags(NamedTuple):
 def read_tags(repository: str) -> Tags:
     """The versions and stages of a repository, a folder or a URL; InputError if it is none."""
     tags = Tags([], {})
-    listed = git(Path(), "ls-remote", "--tags", "--sort=version:refname", repository)
+    words = ("ls-remote", "--tags", "--sort=version:refname", repository)
+    listed = git(Path(), *words, timeout=PATIENCE)
     for commit, version, stage in TAG.findall(listed):
         if stage:
             tags.stages.setdefault(stage, []).append(commit)
@@ -68,9 +70,10 @@ def fetch(repository: str, version: Version) -> bytes:
         file = Path(folder) / ARTIFACT
         words = ("dvc", "artifacts", "get", "--rev", version.name, "--out", str(file))
         command = leashed(*words, repository, ARTIFACT)
+        own = os.environ | {"TMPDIR": folder}  # for dvc's clone, also if dvc is killed
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, check=False, timeout=PATIENCE
+                command, env=own, capture_output=True, text=True, check=False, timeout=PATIENCE
             )
         except subprocess.TimeoutExpired as error:
             raise InputError(f"{version.name}: no data within {PATIENCE} seconds") from error
