@@ -14,9 +14,10 @@ from mnist_pipeline.files import InputError
 from mnist_pipeline.leash import leashed
 
 ADVERT = "Having any troubles?"  # dvc says this after the reason why it failed
-# What a stage or dvc says if another attempt would fail as well. Another attempt may help if a
-# process was lost, if no mirror answers, and after a signal, whose status is negative.
-OWN_FAULT = re.compile(r"error: (?!.*(dvc repro goes on|at a mirror, found none))|.*exited with \d")
+# What a stage or dvc says if another attempt would fail as well. Another attempt may help if one of
+# these is its reason, and after a signal, whose status is negative.
+PASSING = "dvc repro goes on|at a mirror, found none|another training does the same"
+OWN_FAULT = re.compile(rf"error: (?!.*({PASSING}))|.*exited with \d")
 
 
 def run_stage(stage: str, folder: Path, flags: list[str], say: Callable[[str], None]) -> bool:

@@ -93,6 +93,8 @@ def settings(port: int) -> dict[str, str]:
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
             "prefect.server.concurrency.lease_storage.filesystem"
         ),
+        # Else a server that was away for minutes forgets which runs it was watching.
+        "PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER": "P7D",
         "MNIST_PIPELINE": str(ROOT),  # for prefect.yaml
         # A run starts python, dvc and git by name.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),

@@ -39,7 +39,14 @@ from flows.repro import has_remote, require_remote
 from flows.schedule import POOL, free_port, service
 from flows.stages import refused
 from flows.trial import ref_of
-from mnist_pipeline.files import InputError, parse_json, read_params, validate, write_atomically
+from mnist_pipeline.files import (
+    InputError,
+    explain_refusal,
+    parse_json,
+    read_params,
+    validate,
+    write_atomically,
+)
 from mnist_pipeline.leash import leashed
 from mnist_pipeline.review.audit import warn_of_changes
 from mnist_pipeline.review.git import git
@@ -113,10 +120,14 @@ def check_ranking(folder: Path, grid: Grid, publish: str) -> None:
 def show(trials: pd.DataFrame, text: str, space: Space) -> None:
     """Say what was found and what to do next, on stdout, in Prefect and in build/search."""
     artifacts.create_markdown_artifact(text, key="search-ranking")
-    write_atomically(BUILD / "trials.csv", trials.to_csv(index=False).encode())
     logarithmic = {key for key, one in space.items() if getattr(one, "log", False)}
-    write(BUILD / "trials.png", draw(trials, logarithmic))
-    print(f"{text}\n\n{BUILD.relative_to(ROOT)}/: trials.csv, trials.png")
+    try:
+        write_atomically(BUILD / "trials.csv", trials.to_csv(index=False).encode())
+        write(BUILD / "trials.png", draw(trials, logarithmic))
+        said = f"{BUILD.relative_to(ROOT)}/: trials.csv, trials.png"
+    except OSError as error:  # in a container, the checkout may be read-only
+        said = f"no trials.csv or trials.png: {explain_refusal(error)}"
+    print(f"{text}\n\n{said}")
 
 
 def propose(found: Trials, ranking: pd.DataFrame, branch: str) -> str:

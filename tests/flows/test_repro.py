@@ -19,6 +19,7 @@ from mnist_pipeline.mnist import TEST_LABELS
 # A stage that is on the leash of its dvc, as the project's stages are.
 SLEEP = f"echo sleeping; exec '{sys.executable}' '{leash.__file__}' $PPID sleep 60"
 LOST = "error: train: a process is gone; dvc repro goes on"
+BUSY = "error: train: another training does the same: wait for it"
 FLOW = """
 import pathlib, signal, sys
 from flows.repro import run_stage
@@ -39,6 +40,7 @@ def stage_that(folder: Path, runs: str) -> Path:
         ("echo 'error: boom' >&2; exit 2", InputError, "error: boom$"),
         ("kill -9 $$", RuntimeError, "ERROR: failed to reproduce 'evaluate'.* with -9$"),
         (f"echo '{LOST}' >&2; exit 2", RuntimeError, f"{LOST}$"),
+        (f"echo '{BUSY}' >&2; exit 2", RuntimeError, f"{BUSY}$"),
     ],
 )
 def test_failing_stage_says_why(tmp_path, command, fault, why):

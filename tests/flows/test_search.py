@@ -145,6 +145,19 @@ def test_search_that_cannot_rank_or_keep_its_trials_is_refused(
     search.check_ranking(tmp_path, {"train.validation_fraction": [0.1]}, "none")
 
 
+def test_a_checkout_that_cannot_be_written(tmp_path, monkeypatch, capsys):
+    """In a container, say: the ranking is shown all the same, and why nothing lies in build/."""
+    (tmp_path / "build").touch()
+    monkeypatch.setattr(search, "BUILD", tmp_path / "build/search")
+    shown = Mock()
+    monkeypatch.setattr(search.artifacts, "create_markdown_artifact", shown)
+    search.show(pd.DataFrame({"train.lr": [1.0]}), "the ranking", {})
+    assert shown.call_args.args == ("the ranking",)
+    text, why = capsys.readouterr().out.split("\n\n")
+    assert text == "the ranking"
+    assert why.startswith("no trials.csv or trials.png: ")
+
+
 @pytest.mark.parametrize(("own", "server", "status"), [(0, None, 0), (1, None, 1), (None, 1, 2)])
 def test_without_a_server_the_search_has_one_of_its_own(tmp_path, monkeypatch, own, server, status):
     """It searches this checkout's commit, and ends as the search does, or when its server ends.

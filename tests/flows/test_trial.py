@@ -1,11 +1,17 @@
 """A trial as a function, with stages of a second: what it pushes, and what it refuses."""
 
+import json
+
 import pytest
 from conftest import dvc_repo, git, push, reproduce
 from flows import clones, trial
 from flows.stages import refused
 from prefect.states import Completed, Failed
-from service import bare, quick_project
+from service import NINE, bare, quick_project
+
+from mnist_pipeline import save
+from mnist_pipeline.files import InputError
+from mnist_pipeline.metrics import parse_metrics
 
 
 @pytest.fixture(autouse=True)
@@ -29,16 +35,19 @@ def origin(tmp_path_factory):
 @pytest.mark.parametrize("exported", [True, False])
 def test_pushes_data_and_an_experiment(origin, tmp_path, monkeypatch, exported):
     """Also of a model that save refuses: its accuracy counts like any other's."""
+    with pytest.raises(InputError) as error:
+        save.check_accuracy(parse_metrics(json.dumps(NINE | {"accuracy": 0.9})), 0.95)
+    too_bad = f"save: error: {error.value}"
 
     def run_stages(folder, force):
         reproduce(folder, "save" if exported else "evaluate")
-        return Completed() if exported else refused("save: error: too bad")
+        return Completed() if exported else refused(too_bad)
 
     monkeypatch.setattr(trial, "run_stages", run_stages)
     name = f"trial-{exported}"
     state = trial.trial.fn(str(origin), "main", {"train.seed": 2}, name)
     assert state.is_completed()
-    assert state.message == name + ", without a model: save: error: too bad" * (not exported)
+    assert state.message == name + f", without a model: {too_bad}" * (not exported)
 
     git(tmp_path, "clone", "--quiet", str(origin), "elsewhere")
     elsewhere = tmp_path / "elsewhere"
@@ -59,9 +68,11 @@ def test_what_main_has_already_is_an_experiment_too(origin, monkeypatch):
     assert git(origin, "rev-parse", f"{trial.ref_of(main, 'trial-x')}^").strip() == main
 
 
-def test_a_killed_save_ends_the_trial(origin, monkeypatch):
-    """With its reason; nothing is pushed."""
-    end = Failed(message="save: exited with -9")
+@pytest.mark.parametrize(
+    "end", [Failed(message="save: exited with -9"), refused("save: error: no space left")]
+)
+def test_a_failed_save_ends_the_trial(origin, monkeypatch, end):
+    """With its reason; nothing is pushed. Only too little accuracy is a result."""
     monkeypatch.setattr(trial, "run_stages", lambda *_, **__: end)
     state = trial.trial.fn(str(origin), "main", {"train.lr": 0.25}, "trial-y")
     assert (state.name, state.message) == (end.name, end.message)

@@ -151,6 +151,20 @@ def test_run_outlives_a_restart_of_the_server(service):
     works(service)
 
 
+def test_run_that_died_with_its_server_is_ended(service):
+    """A power cut of minutes: the run is over soon after the server's next start."""
+    service.start_worker()
+    run = start_run(service, "Train Epoch: 2 ", **LONG)
+    for process in service.family():
+        process.kill()
+    wait_until(lambda: not service.family(), 20, "all are dead")
+    time.sleep(200)  # by then Prefect forgets such a run, if it is not told to remember
+    service.start_server()
+    service.wait(run, "CRASHED", seconds=60)
+    service.start_worker()
+    works(service)
+
+
 @pytest.mark.parametrize("moment", ["PENDING", "RUNNING"])
 @pytest.mark.parametrize("with_worker", [False, True])
 def test_killed_run_ends_and_the_next_one_works(service, with_worker, moment):
