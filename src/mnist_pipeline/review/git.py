@@ -141,6 +141,7 @@ def check_out(top: Path, commit: str, folder: Path) -> None:
         "GIT_CONFIG_VALUE_0": "false",
     }
     words = ("--reset", "-u", "--no-sparse-checkout", "--no-recurse-submodules")
+    # None: mypy would take one of the variables for it.
     git(top, "read-tree", *words, commit, timeout=None, **variables)
 
 
