@@ -66,7 +66,11 @@ STRANGE_GIT = """
 [status] showUntrackedFiles = no
 [user] useConfigOnly = true
 """
-gc.disable()  # while the tests are imported
+
+
+def pytest_collection() -> None:
+    """While the tests are imported, nothing becomes garbage."""
+    gc.disable()
 
 
 def pytest_collection_finish() -> None:

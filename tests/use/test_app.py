@@ -188,7 +188,7 @@ def test_nobody_hears_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nobody_is_asked_for_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
     """While it follows, git would wait for an answer for ever."""
-    monkeypatch.delenv("GIT_TERMINAL_PROMPT", raising=False)
+    monkeypatch.setenv("GIT_TERMINAL_PROMPT", "1")  # so that it is restored
     monkeypatch.setattr(time, "sleep", Mock(side_effect=[None, KeyboardInterrupt]))
     monkeypatch.setattr(Served, "update", lambda *_: seen.append(os.environ[name]))
     seen, name = list[str](), "GIT_TERMINAL_PROMPT"
