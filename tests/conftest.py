@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 
 from mnist_pipeline import digits
 from mnist_pipeline.__main__ import one_line_errors
-from mnist_pipeline.files import write_atomically
+from mnist_pipeline.files import inputs_at_start, write_atomically
 from mnist_pipeline.mnist import RAW
 from mnist_pipeline.review.git import copy_workspace
 
@@ -234,6 +234,12 @@ def refusal(main: Callable[[], None], capsys: pytest.CaptureFixture[str], *words
 def digits_files() -> dict[str, bytes]:
     """The embedded digits as MNIST's four files, by name."""
     return digits.idx_files()
+
+
+@pytest.fixture(autouse=True)
+def a_start() -> None:
+    """Each test starts a stage anew: what its inputs were is forgotten."""
+    inputs_at_start.cache_clear()
 
 
 @pytest.fixture

@@ -22,7 +22,13 @@ if __name__ == "__main__" and "DVC_STAGE" in os.environ:
 
 LACKS = f"{sys.executable} has no module {{}}: source .venv/bin/activate"
 try:
-    from mnist_pipeline.files import InputError, explain_end, explain_refusal, read_inputs
+    from mnist_pipeline.files import (
+        InputError,
+        check_inputs,
+        explain_end,
+        explain_refusal,
+        inputs_at_start,
+    )
 except ModuleNotFoundError as error:  # dvc starts the first python on PATH, whichever that is
     sys.stderr.write(f"error: {LACKS.format(error.name)}\n")
     sys.exit(2)
@@ -63,8 +69,10 @@ def call(name: str, known: dict[str, tuple[str, str]]) -> None:
         raise InputError(f"{name}: expected one of {', '.join(known)}")
     if name in WITHOUT_OPTIONS:
         argparse.ArgumentParser(description=known[name][1]).parse_args()  # --help, or a refusal
-    stage = os.environ.get("DVC_STAGE", "")
-    inputs = read_inputs(stage) if stage else {}  # before any of the code is loaded
+    by_hand = name if name in COMPUTING else ""  # or as one of several processes
+    # If dvc was started in a subfolder, it names a stage ../dvc.yaml:train.
+    stage = os.environ.get("DVC_STAGE", by_hand).rpartition(":")[2]
+    inputs_at_start(stage)  # before any of the code is loaded
     os.environ.pop("MPLBACKEND", None)  # a notebook sets one that this environment may lack
     if name in COMPUTING:
         from mnist_pipeline import arithmetic  # noqa: PLC0415 (other commands do not need it)
@@ -76,20 +84,7 @@ def call(name: str, known: dict[str, tuple[str, str]]) -> None:
     module = importlib.import_module(known[name][0])
     end_imports()
     module.main()
-    check_inputs(stage, inputs)
-
-
-def check_inputs(stage: str, before: dict[str, str]) -> None:
-    """Raises InputError if a stage's inputs are not what they were.
-
-    DVC reads them after the stage, and would record a result as that of what it never ran on.
-    """
-    after = read_inputs(stage) if stage else {}
-    changed = sorted(name for name in before | after if before.get(name) != after.get(name))
-    if changed:
-        some = ", ".join(changed[:3]) + (", …" if len(changed) > 3 else "")
-        what = f"its inputs changed while it ran, so the result is not recorded ({some})"
-        raise InputError(f"{stage}: {what}; dvc repro runs it again")
+    check_inputs(stage)
 
 
 def end_imports() -> None:

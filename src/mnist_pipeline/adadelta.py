@@ -30,7 +30,9 @@ class FusedAdadelta(Adadelta):
             rho = group["rho"]
             rates = group["lr"], rho, 1 - rho, group["eps"]
             for parameter in group["params"]:
-                state, gradient = self.state[parameter], parameter.grad
+                if (gradient := parameter.grad) is None:  # a frozen one
+                    continue
+                state = self.state[parameter]
                 if not state:
                     state |= {name: torch.zeros_like(parameter) for name in AVERAGES}
                     state["step"] = torch.tensor(0.0)  # load_state_dict asks for it

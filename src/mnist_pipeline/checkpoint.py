@@ -7,6 +7,7 @@ covers everything that can change the result, so a state with the same key fits.
 import hashlib
 import io
 import json
+import pickle
 import sys
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from mnist_pipeline.files import InputError, dvc_cache, write_atomically
 
@@ -57,10 +59,20 @@ class Checkpoint:
         return None
 
     def save(self, state: dict[str, Any], epoch: int) -> None:
-        """Keep the state after an epoch, in place of the one before it."""
+        """Keep the state after an epoch, in place of the one before it.
+
+        Raises InputError for a state that `load` could not read.
+        """
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getvalue()
+        try:
+            torch.load(io.BytesIO(content), map_location="meta", weights_only=True)
+        except pickle.UnpicklingError as error:
+            found = get_unsafe_globals_in_checkpoint(io.BytesIO(content))
+            what = "expected tensors, and Python's own numbers, texts, lists and dictionaries"
+            what += f", found {', '.join(found) or error}"
+            raise InputError(f"train: Training.state_dict: {what}") from error
         digest = hashlib.sha256(content).hexdigest()
         path = self.folder / f"{self.key}-{epoch:05}-{digest}.pt"
         write_atomically(path, content)

@@ -76,7 +76,7 @@ def fetch(name: str, folder: Path, sources: list[str], retries: int = RETRIES) -
         except (requests.RequestException, ValueError) as error:
             faults.append(f"{shown} ({_reason(error)})")
         except OSError as error:
-            what = f"cannot be written: {error.strerror}"
+            what = f"cannot be written: {error.strerror or error}"
             raise OSError(error.errno, what, str(folder / name)) from error
     raise InputError(f"{name}: expected MNIST's file at a mirror, found none: {'; '.join(faults)}")
 

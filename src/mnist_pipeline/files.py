@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Never, TypeVar
 
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-PARAMS = Path("params.yaml")
+PARAMS, DVC_YAML = Path("params.yaml"), Path("dvc.yaml")
 NEW_TRAIN, NEW_TEST = Path("data/new/train"), Path("data/new/test")
 WEIGHTS = Path("models/weights.safetensors")
 MODEL = Path("models/mnist_cnn.pt")
@@ -101,18 +102,40 @@ def load_params(section: str, schema: type[Schema], folder: Path = Path()) -> Sc
 def read_inputs(stage: str) -> dict[str, str]:
     """The parameters and the files' SHA-256 that DVC records for a stage of dvc.yaml.
 
-    Empty for a stage that dvc.yaml makes by a template.
+    Empty without a dvc.yaml, and for a stage that it does not name, or makes by a template.
     """
-    stages = parse_yaml(read_text(Path("dvc.yaml")), "dvc.yaml")["stages"]
-    known, params = stages.get(stage, {}), read_params(Path())
+    if not stage or not DVC_YAML.exists():
+        return {}
+    known = parse_yaml(read_text(DVC_YAML), str(DVC_YAML)).get("stages", {}).get(stage, {})
+    params = read_params(Path()) if known else {}
     sections = {str(key).partition(".")[0] for key in known.get("params", ())}
     found = {f"{PARAMS}: {section}": str(params.get(section)) for section in sections}
     for dep in map(Path, known.get("deps", ())):
         for path in filter(Path.is_file, [dep, *dep.rglob("*")]):
-            if path.suffix != ".pyc":  # Python writes them when it loads a folder's code
+            # Python and numba write the former when they load a folder's code, Finder the latter.
+            if "__pycache__" not in path.parts and path.name != ".DS_Store":
                 with path.open("rb") as file:
                     found[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
+
+
+@cache
+def inputs_at_start(stage: str) -> dict[str, str]:
+    """What read_inputs found when it was first asked, before the stage's code was loaded."""
+    return read_inputs(stage)
+
+
+def check_inputs(stage: str) -> None:
+    """Raises InputError if a stage's inputs are not what they were at its start.
+
+    DVC reads them after the stage, and would record a result as that of what it never ran on.
+    """
+    before, after = inputs_at_start(stage), read_inputs(stage)
+    changed = sorted(name for name in before | after if before.get(name) != after.get(name))
+    if changed:
+        some = ", ".join(changed[:3]) + (", …" if len(changed) > 3 else "")
+        what = f"its inputs changed while it ran, so the result is not recorded ({some})"
+        raise InputError(f"{stage}: {what}; dvc repro runs it again")
 
 
 def parse_json(text: str, name: str) -> dict[str, Any]:

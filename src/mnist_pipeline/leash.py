@@ -38,4 +38,7 @@ if __name__ == "__main__":
     starter, *command = sys.argv[1:]
     take()
     if os.getppid() == int(starter):  # otherwise it was gone before the leash was taken
-        os.execvp(command[0], command)  # noqa: S606 (it is what this file is for)
+        try:
+            os.execvp(command[0], command)  # noqa: S606 (it is what this file is for)
+        except OSError as error:  # not on PATH, say
+            sys.exit(f"error: {command[0]}: {error.strerror}")

@@ -82,7 +82,8 @@ def _root(x: torch.Tensor) -> torch.Tensor:
 
 
 def _root_in_place(x: torch.Tensor) -> torch.Tensor:
-    np.sqrt(x.numpy(), out=x.numpy())
+    numbers = x.detach().numpy()
+    np.sqrt(numbers, out=numbers)
     return x
 
 

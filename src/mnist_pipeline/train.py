@@ -97,11 +97,15 @@ def check_combination(params: TrainParams, platform: RuntimeParams, processes: i
 def find_checkpoint(provenance: Provenance, others: dict[str, Any], workers: Workers) -> Checkpoint:
     """The checkpoint of a training with this provenance, and others that decide its result.
 
-    Raises InputError if this process trains something else than the first one.
+    Raises InputError if this process trains something else than the first one, or if an input has
+    changed since it started: the code that it has loaded may then be neither the old nor the new.
     """
+    files.check_inputs("train")
+    inputs = files.inputs_at_start("train").items()
+    read = {name: found for name, found in inputs if not name.startswith(str(files.PARAMS))}
     # The number of epochs changes no epoch, unless the schedule, one of the others, knows it.
     work = provenance.model_dump(exclude={"parameters": {"epochs"}})
-    checkpoint = Checkpoint(work | others)
+    checkpoint = Checkpoint(work | others | {"files": read})
     if workers.share(checkpoint.key) != checkpoint.key:
         what = "expected the code, parameters, data and versions of the first process"
         raise InputError(f"train: process {workers.rank}: {what}, found others")
@@ -214,7 +218,7 @@ class Training:
         loss = F.nll_loss(log_probabilities, labels, reduction="sum") / total
         gradients = torch.autograd.grad(loss, weights)  # .backward() would share .grad
         full = zip(gradients, self.net.parameters(), strict=True)
-        return [loss.detach(), *(gradient.to(weight.dtype) for gradient, weight in full)]
+        return separate([loss.detach(), *(gradient.to(weight.dtype) for gradient, weight in full)])
 
     def validate(self, images: Tensor, labels: Tensor) -> Row:
         """Loss and accuracy on the images held out; None for both if there are none."""
@@ -227,6 +231,20 @@ class Training:
         share = f"{correct}/{total} ({100.0 * correct / total:.2f}%)"
         print(f"\nValidation set: Average loss: {loss:.4f}, Accuracy: {share}\n")
         return {"validation_loss": loss, "validation_accuracy": correct / total}
+
+
+def separate(tensors: list[Tensor]) -> list[Tensor]:
+    """The tensors, each in memory of its own, so that adding to one in place changes no other.
+
+    For a + b, torch gives a and b one gradient in the same memory.
+    """
+    taken: set[int] = set()
+    for place, tensor in enumerate(tensors):
+        memory = tensor.untyped_storage().data_ptr()
+        if memory in taken or 0 in tensor.stride():  # 0: its own elements share memory
+            tensors[place] = tensor.clone(memory_format=torch.contiguous_format)
+        taken.add(memory)
+    return tensors
 
 
 def check_finite(row: Row) -> None:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -17,11 +18,19 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from mnist_pipeline import checkpoint, train
 from mnist_pipeline.checkpoint import Checkpoint
-from mnist_pipeline.files import HISTORY, WEIGHTS, InputError, load_params, write_atomically
+from mnist_pipeline.files import (
+    HISTORY,
+    WEIGHTS,
+    InputError,
+    inputs_at_start,
+    load_params,
+    write_atomically,
+)
 from mnist_pipeline.model import Provenance
 from mnist_pipeline.parallel import Workers
 
 WORK = {"parameters": {"lr": 1.0}}
+BASE = {"dry_run": False, "parameters": {"lr": 1.0, "epochs": 2}, "data": {}}
 
 
 @pytest.fixture
@@ -108,15 +117,50 @@ def test_key_holds_the_code(repository, monkeypatch, tmp_path):
 
 def test_key_of_a_training(repository):
     """Its parameters but for the number of epochs, its data, and its environment."""
-    base = {"dry_run": False, "parameters": {"lr": 1.0, "epochs": 2}, "data": {}}
     same, others = {"parameters": {"lr": 1.0, "epochs": 3}}, {"parameters": {"lr": 2.0}}
     keys = [
-        train.find_checkpoint(Provenance(**base | changed), others, Workers(1)).key
+        train.find_checkpoint(Provenance(**BASE | changed), others, Workers(1)).key
         for changed in ({}, same, others, {"data": {"a.gz": "00"}})
         for others in ({}, {"environment": {"torch": "1"}})
     ]
     assert keys[:2] == keys[2:4]
     assert len(set(keys)) == 6
+
+
+@pytest.fixture
+def inputs(repository):
+    """The train stage depends on this file."""
+    write_atomically(Path("dvc.yaml"), b"stages: {train: {cmd: x, deps: [classes.csv]}}")
+    write_atomically(file := Path("classes.csv"), b"old")
+    return file
+
+
+def test_key_holds_every_file_that_the_stage_depends_on(inputs):
+    """Also one that is neither code of this package nor one of MNIST's files."""
+    keys = []
+    for content in (b"old", b"new", b"old"):
+        write_atomically(inputs, content)
+        inputs_at_start.cache_clear()
+        keys.append(train.find_checkpoint(Provenance(**BASE), {}, Workers(1)).key)
+    assert keys[0] == keys[2] != keys[1]
+
+
+def test_files_that_change_while_train_loads_them_are_refused(inputs):
+    """Nobody knows which of the two contents was loaded, so no key would be true."""
+    inputs_at_start("train")
+    write_atomically(inputs, b"new")
+    with pytest.raises(InputError, match=r"^train: its inputs changed .* \(classes\.csv\); "):
+        train.find_checkpoint(Provenance(**BASE), {}, Workers(1))
+
+
+def test_a_state_that_could_not_be_read_is_refused(repository):
+    """At once, not when it is needed: one line that names what is in it. The old one stays."""
+    point = Checkpoint(WORK)
+    with point.lock(wait=True):
+        point.save({"after": 1}, 1)
+        with pytest.raises(InputError, match=r"state_dict: expected tensors, .*multiarray\.scalar"):
+            point.save({"after": np.float64(2)}, 2)
+    assert point.load(2) == {"after": 1}
 
 
 def test_the_newest_state_counts(repository):

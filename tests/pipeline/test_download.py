@@ -3,6 +3,7 @@
 import errno
 import gzip
 import hashlib
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -142,13 +143,20 @@ def test_the_stage_replaces_a_wrong_file(mirror, project, monkeypatch):
     assert Mirror.asked_for == [f"/good/{NAME}"]
 
 
-def test_full_disk(project, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (shutil.Error("the file system says no"), "the file system says no"),  # without a number
+    ],
+)
+def test_full_disk(project, monkeypatch, capsys, error, reason):
     """No space left: one line that names the file, and neither a partial nor a temporary one."""
     monkeypatch.setenv("MNIST_MIRROR", str(put(project / "mirror", FILES)))
-    full = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
+    full = Mock(side_effect=error)
     monkeypatch.setattr(download.shutil, "copyfile", full)
     says = refusal(download.main, capsys)
-    assert says == f"{RAW / NAME}: cannot be written: No space left on device"
+    assert says == f"{RAW / NAME}: cannot be written: {reason}"
     assert files_in(project / RAW) == {}
 
 

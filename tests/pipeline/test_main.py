@@ -39,6 +39,7 @@ def test_an_unknown_name_is_refused(capsys):
     assert refusal(__main__.main, capsys, "trian") == f"trian: expected one of {', '.join(NAMES)}"
 
 
+@pytest.mark.parametrize("stage", ["fit", "../dvc.yaml:fit"])  # the latter from a subfolder
 @pytest.mark.parametrize(
     ("edit", "changed"),
     [
@@ -46,13 +47,15 @@ def test_an_unknown_name_is_refused(capsys):
         ("model.py", "model.py"),
         ("pictures/deep/new.png", "pictures/deep/new.png"),
         ("README.md", ""),
+        ("pictures/.DS_Store", ""),
         ("pictures/__pycache__/a.cpython-311.pyc", ""),
+        ("pictures/__pycache__/a.f-1.py311.nbi", ""),
     ],
 )
-def test_inputs_must_not_change_while_a_stage_runs(tmp_path, monkeypatch, edit, changed):
+def test_inputs_must_not_change_while_a_stage_runs(tmp_path, monkeypatch, stage, edit, changed):
     """DVC would record the result as that of the new inputs. Other files may change."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DVC_STAGE", "fit")
+    monkeypatch.setenv("DVC_STAGE", stage)
     texts = {"params.yaml": "train: {lr: 1}\nlog: {a: 1}", "model.py": "", "pictures/a.png": ""}
     texts["dvc.yaml"] = "stages: {fit: {cmd: x, params: [train], deps: [model.py, pictures]}}"
     for name, text in texts.items():
@@ -67,6 +70,26 @@ def test_inputs_must_not_change_while_a_stage_runs(tmp_path, monkeypatch, edit, 
     refused = pytest.raises(InputError, match=rf"^fit: its inputs changed .* \({changed}\); ")
     with refused if changed else nullcontext():
         __main__.call("fit", {"fit": ("fit", "")})
+
+
+def test_inputs_count_from_before_the_code_is_loaded(tmp_path, monkeypatch):
+    """Also in a process of several, and by hand: dvc has told neither the stage's name."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    monkeypatch.setattr(sys, "argv", ["train"])
+    monkeypatch.setattr("mnist_pipeline.arithmetic.choose", lambda: None)
+    monkeypatch.setattr("gc.freeze", lambda: None)
+    write_atomically(tmp_path / "dvc.yaml", b"stages: {train: {cmd: x, deps: [model.py]}}")
+    write_atomically(tmp_path / "params.yaml", b"train: {lr: 1}")
+    write_atomically(tmp_path / "model.py", b"old")
+
+    def load(_: str) -> SimpleNamespace:
+        write_atomically(tmp_path / "model.py", b"new")
+        return SimpleNamespace(main=lambda: None)
+
+    monkeypatch.setattr("importlib.import_module", load)
+    with pytest.raises(InputError, match=r"^train: its inputs changed .* \(model\.py\); "):
+        __main__.call("train", {"train": ("train", "")})
 
 
 @pytest.mark.parametrize("name", ["download", "train", "evaluate", "save", "run", "audit"])
@@ -182,3 +205,12 @@ def test_a_command_whose_starter_is_gone_never_starts():
     words[words.index(str(psutil.Process().pid))] = "1"  # a starter that is not the parent
     done = python(*words)
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_a_command_on_a_leash_may_be_missing():
+    """One line, and no traceback."""
+    done = python(*leashed("no-such-command")[1:])
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: no-such-command: No such file or directory\n",
+    )

@@ -65,6 +65,8 @@ def test_portable_roots_are_correctly_rounded():
         exact = np.sqrt(tensor.double().numpy()).astype(np.float32)  # double: no second rounding
         assert (tensor.clone().sqrt_().numpy() == exact).all()
         assert (tensor.sqrt().numpy() == exact).all()
+        learned = tensor.clone().requires_grad_()
+        assert (learned.clone().sqrt_().detach().numpy() == exact).all()
 
 
 @pytest.mark.parametrize(

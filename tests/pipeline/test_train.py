@@ -110,6 +110,34 @@ def test_steps_are_the_classic_loop(workspace, monkeypatch):
     assert found == pytest.approx(losses, rel=1e-8)
 
 
+def test_weights_that_are_added_each_have_a_gradient_of_their_own():
+    """Torch gives both one gradient in the same memory; parts would be added to it twice.
+
+    So with the elements of one gradient, where a weight is summed up.
+    """
+
+    class Sum(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = (torch.nn.Parameter(torch.ones(10)) for _ in range(2))
+            self.c = torch.nn.Parameter(torch.ones(10))
+
+        def forward(self, x: Tensor, _: torch.Generator) -> Tensor:
+            answers = torch.log_softmax(x.flatten(1)[:, :10] * (self.a + self.b), 1)
+            return answers + self.c.sum()
+
+    gradients = []
+    for parts in (1, 4):
+        run = training(micro_batches=parts, batch_size=8)
+        run.net = run.working = Sum()
+        run.optimizer = Adadelta(run.net.parameters())
+        data = noise(8)
+        run.step(data.images[:, 14:], data.labels, (1, 0))
+        gradients.append(torch.cat([weight.grad for weight in run.net.parameters()]))
+    assert gradients[0].abs().min() > 0
+    torch.testing.assert_close(*gradients)
+
+
 def test_progress_lines_are_the_notes_own_and_come_at_the_interval(capsys):
     """Batches 0, 2, 4 of 5 at an interval of 2: epoch, images done of all, percent, loss.
 
