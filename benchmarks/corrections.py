@@ -127,8 +127,9 @@ def main() -> None:
             kinds[path.name] = (kind, int(answer.argmax()) == label)
         reproduce(folder, "repro", "evaluate")
         result = read_result(folder)
+    drawn = [(*kinds[name], result.new[name]) for name in kinds]
     rows = pd.DataFrame(
-        [(*kinds[name], answer.label == answer.predicted) for name, answer in result.new.items()],
+        [(kind, before, answer.label == answer.predicted) for kind, before, answer in drawn],
         columns=["kind", "before", "after"],
     )
     write(rows, compare(base, result), result.metrics.accuracy)

@@ -48,7 +48,7 @@ def empty(spool: Path, repository: str) -> str:
     No image is removed before it is pushed. Raises InputError if a remote refuses.
     """
     for _ in range(ATTEMPTS):
-        with temporary_clone(repository, "") as folder:
+        with temporary_clone(repository, "main") as folder:
             waiting = read_waiting(spool)
             try:
                 done = push(folder, waiting)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import mean
@@ -112,8 +113,12 @@ class Trials:
                         ends[running.pop(run)] = end
                         self.advance(end.is_completed())
             except (CancelledRun, KeyboardInterrupt, ExternalSignal):
-                for run in running:
-                    client.set_flow_run_state(run, Cancelling())
+                while running:
+                    run = next(iter(running))
+                    with suppress(ExternalSignal):  # the worker's, which may come just now
+                        with suppress(ObjectNotFound):  # somebody has deleted the run
+                            client.set_flow_run_state(run, Cancelling())
+                        del running[run]
                 raise
         return ends
 

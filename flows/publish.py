@@ -11,7 +11,13 @@ from mnist_pipeline.review.result import LOCK
 
 COMMITTED = (LOCK, "metrics", "params.yaml")
 # What git says if somebody else has pushed a commit or the same tag.
-MOVED = ("non-fast-forward", "fetch first", "already exists", "cannot lock ref")
+MOVED = (
+    "non-fast-forward",
+    "fetch first",
+    "already exists",
+    "cannot lock ref",
+    "incorrect old value",  # git 2.50
+)
 
 
 def push(folder: Path, branch: str, publish: str, verdict: str) -> str | None:

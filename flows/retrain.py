@@ -70,7 +70,7 @@ def retrain(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
             # A new state, as Prefect would sum up the state of a task as "All states completed."
             return State(type=end.type, name=end.name, message=end.message)
         get_run_logger().info("%s has new commits: starting over from its tip", branch)
-    return refused(f"{branch} got new commits during each of {ATTEMPTS} attempts")
+    return refused(f"{branch} got new commits, or was locked, during each of {ATTEMPTS} attempts")
 
 
 def check_branch(folder: Path, name: str) -> None:

@@ -26,6 +26,7 @@ from mnist_pipeline.files import InputError
 from mnist_pipeline.leash import leashed
 
 HOST, POOL, SEARCH = "127.0.0.1", "retrain", "search"
+TAG = "mnist_pipeline"  # of each run that flows/server.py watches, see prefect.yaml
 START, STOP = 120, 15  # seconds that the server may take to start, and a child to end
 
 

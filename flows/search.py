@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
-from prefect import artifacts, flow
+from prefect import artifacts, flow, tags
 from prefect.client.schemas.objects import State
 from prefect.exceptions import CancelledRun, ParameterTypeError, SignatureMismatchError
 from prefect.logging.loggers import disable_logger
@@ -36,7 +36,7 @@ from flows.gate import approve
 from flows.points import Grid, Range, Sampler, Space, explore, plan
 from flows.publish import COMMITTED, push
 from flows.repro import has_remote, require_remote
-from flows.schedule import POOL, free_port, service
+from flows.schedule import POOL, TAG, free_port, service
 from flows.stages import refused
 from flows.trial import ref_of
 from mnist_pipeline.files import (
@@ -140,8 +140,8 @@ def propose(found: Trials, ranking: pd.DataFrame, branch: str) -> str:
 
 
 def search_here(**options: Any) -> State[Any]:
-    """Search in this process, with the heartbeat that the automations of flows/server.py expect."""
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 30}):
+    """Search in this process, with the tag and heartbeat that flows/server.py expects of a run."""
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 30}), tags(TAG):
         return search(**options, return_state=True)
 
 

@@ -19,10 +19,9 @@ from prefect.exceptions import ObjectAlreadyExists
 from prefect.settings import get_current_settings
 
 from flows import command
-from flows.schedule import POOL, SEARCH
+from flows.schedule import POOL, SEARCH, TAG
 from mnist_pipeline.files import InputError
 
-FLOWS = ["retrain", "collect", "trial", "search"]
 # Events are named after states. The name Refused is given by flows/stages.py.
 ENDS = ("Completed", "Refused", "Failed", "Cancelled", "Crashed", "TimedOut")
 
@@ -34,7 +33,7 @@ def crash_after(name: str, event: str, expected: str, within: timedelta) -> Auto
         description="From flows/server.py. It may be switched off; other changes do not last.",
         trigger=EventTrigger(
             match={"prefect.resource.id": "prefect.flow-run.*"},
-            match_related={"prefect.resource.role": "flow", "prefect.resource.name": FLOWS},
+            match_related={"prefect.resource.id": f"prefect.tag.{TAG}"},
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             after={f"prefect.flow-run.{event}"},

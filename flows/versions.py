@@ -32,9 +32,16 @@ def register(folder: Path, message: str) -> list[str]:
         return []
     if git(folder, "tag", "--points-at", "HEAD", "--list", f"{ARTIFACT}@*"):  # GTO allows one
         git(folder, "commit", "--quiet", "--allow-empty", f"--message=Retrain: {message}")
-    first = None if tags.versions else FIRST  # None: the next patch version
-    made = gto.api.register(folder, ARTIFACT, "HEAD", first, message)
+    made = gto.api.register(folder, ARTIFACT, "HEAD", following(tags), message)
     return [made.tag, assign(folder, made.version, message)]
+
+
+def following(tags: Tags) -> str:
+    """The next patch version. GTO's own would be one that was deprecated, which it refuses."""
+    if not tags.versions:
+        return FIRST
+    minor, _, patch = tags.versions[-1].name.rpartition(".")
+    return f"{minor}.{int(patch) + 1}"
 
 
 def assign(folder: Path, version: str, message: str) -> str:

@@ -1,5 +1,6 @@
 """What the repository says about itself is true: lock, README, parameters, tree, size."""
 
+import json
 import os
 import re
 import subprocess
@@ -13,7 +14,7 @@ from packaging.utils import canonicalize_name
 from pipeline.test_params import KEYS, SCHEMAS
 
 from mnist_pipeline.arithmetic import RuntimeParams
-from mnist_pipeline.files import load_params
+from mnist_pipeline.files import ENVIRONMENT, load_params
 
 README = (ROOT / "README.md").read_text()
 LOCK = (ROOT / "requirements.lock").read_text()
@@ -71,6 +72,12 @@ def test_results_belong_to_the_locked_torch():
     assert [params.torch] == pins("torch", "linux") == pins("torch", "darwin")
 
 
+@pytest.mark.parametrize("name", ["numpy", "scikit-learn", "torch"])
+def test_results_were_made_with_the_lock(name):
+    """The versions in metrics/environment.json: with others, an audit would find other bytes."""
+    assert [json.loads((ROOT / ENVIRONMENT).read_text())[name]] == pins(name, "linux")
+
+
 def test_each_dependency_earns_its_place():
     """Every line of dependencies in pyproject.toml says what it is for."""
     text = (ROOT / "pyproject.toml").read_text()
@@ -112,8 +119,9 @@ def test_readme_is_short():
 def test_readme_names_every_room():
     """Each name in README's tree exists, and each top-level folder is in the tree."""
     (tree,) = re.findall(r"## Where things are\n.*?```\n(.*?)```", README, re.DOTALL)
-    shown = {name.strip(",") for line in tree.splitlines() for name in line.split()[:2]}
-    shown = {name for name in shown if (ROOT / name).exists()}
+    lines = re.findall(r"^[^\s,]+(?:, [^\s,]+)*", tree, re.MULTILINE)  # a comma between two names
+    shown = {name for line in lines for name in line.split(", ")}
+    assert all((ROOT / name).exists() for name in shown)
     tracked = git(ROOT, "ls-files", "--cached", "--others", "--exclude-standard").split()
     folders = {name.split("/")[0] for name in tracked if "/" in name and name[0] != "."}
     assert folders <= {name.split("/")[0] for name in shown}

@@ -3,9 +3,11 @@
 import platform
 import socket
 import subprocess
+from pathlib import Path
 
 import pytest
 from conftest import git
+from dvc.repo import Repo
 from flows import clones
 
 from mnist_pipeline.files import InputError, dvc_cache
@@ -57,6 +59,22 @@ def test_users_ssh_is_used(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match="mine"):
         clones.git(tmp_path, "ls-remote", "git@127.0.0.1:nothing")
+
+
+def test_a_containers_git_configuration_is_used(tmp_path, origin, monkeypatch):
+    """Variables are how a container gets its credentials, or another address."""
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.{origin}.insteadOf")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", "there:it/is")
+    assert "refs/heads/main" in clones.git(tmp_path, "ls-remote", "there:it/is")
+
+
+def test_nothing_of_a_clone_stays_elsewhere(origin, monkeypatch):
+    """DVC's notes on it, which would lie in /var/tmp, go with it."""
+    monkeypatch.delenv("DVC_SITE_CACHE_DIR")
+    with clones.temporary_clone(str(origin), "main") as folder, Repo(folder) as repo:
+        assert Path(repo.site_cache_dir).is_relative_to(folder)
+        assert Path(repo.site_cache_dir).is_dir()
 
 
 def test_remote_that_never_answers_is_given_up(tmp_path, monkeypatch):

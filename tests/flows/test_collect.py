@@ -69,6 +69,17 @@ def test_one_commit_a_day(origin):
     assert empty(origin) == "nothing new"
 
 
+def test_the_branch_is_mains_own(origin):
+    """Also where the repository has another branch checked out: its work is not to be merged."""
+    with clones.temporary_clone(str(origin), "main") as folder:
+        git(folder, "commit", "--quiet", "--allow-empty", "--message=half done")
+        git(folder, "push", "--quiet", "origin", "HEAD:feature")
+    git(origin, "symbolic-ref", "HEAD", "refs/heads/feature")
+    correct(1)
+    branch = empty(origin).partition(": ")[0]
+    assert git(origin, "rev-list", "--count", f"main..{branch}") == "1\n"
+
+
 def test_nothing_twice(origin, capsys):
     """An image on another day's branch or on main is not pushed again, whatever its label.
 

@@ -14,7 +14,7 @@ from mnist_pipeline.files import InputError
 REMOTE = None  # the repository's own DVC remote
 TRYING = "overrides are for trying: publish=main takes its parameters from main"
 BRANCH = "branch: expected a branch of origin, found "
-CHANGED = "main got new commits during each of 3 attempts"
+CHANGED = "main got new commits, or was locked, during each of 3 attempts"
 
 
 @pytest.mark.parametrize(

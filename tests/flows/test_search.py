@@ -13,6 +13,7 @@ from flows import clones, coordinator, search
 from flows.clones import temporary_clone
 from flows.stages import refused
 from flows.trial import ref_of
+from prefect.exceptions import CancelledRun, ObjectNotFound, TerminationSignal
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Crashed, Failed
 from service import NEAR, change, repository, small_registry
@@ -40,6 +41,27 @@ def test_only_what_origin_lacks_is_trained(monkeypatch):
     scores, faults = coordinator.Trials.train(found, {name: {} for name in "abc"})
     assert ordered == [(["b", "c"], 0), (["c"], 30)]
     assert (scores, faults) == ({"a": 0.9, "c": 0.8}, {"b": "Refused: boom"})
+
+
+def test_cancelled_with_many_trials(monkeypatch):
+    """All of them are cancelled, though the worker's signal comes meanwhile, and one is deleted."""
+    trials, cancelled = {f"trial-{number}": {} for number in range(9)}, []
+
+    def cancel(run, _):
+        if run == "trial-2" and TerminationSignal not in cancelled:
+            cancelled.append(TerminationSignal)
+            raise TerminationSignal(signal=15)
+        if run == "trial-4":
+            raise ObjectNotFound(Exception())
+        cancelled.append(run)
+
+    client = Mock(set_flow_run_state=cancel)
+    monkeypatch.setattr(coordinator, "get_client", lambda **_: nullcontext(client))
+    monkeypatch.setattr(coordinator, "ended", Mock(side_effect=CancelledRun))
+    found = SimpleNamespace(parallel=8, submit=lambda _, name, *__: name)
+    with pytest.raises(CancelledRun):
+        coordinator.Trials.run(found, trials, 0)
+    assert cancelled == ["trial-0", "trial-1", TerminationSignal, *[*trials][2:4], *[*trials][5:8]]
 
 
 def test_exit_status_is_the_searchs(monkeypatch):

@@ -3,6 +3,8 @@
 import pytest
 from conftest import git
 from flows import search, seeds
+from flows.schedule import TAG
+from prefect.context import TagsContext
 from prefect.settings import get_current_settings
 from prefect.states import Failed
 from service import repository
@@ -11,11 +13,16 @@ from mnist_pipeline.files import InputError
 
 
 def test_its_search_lives_to_the_automations(tmp_path, monkeypatch):
-    """They end a run without a heartbeat for 90 s; by default, Prefect sends one every 180 s."""
+    """They end a run without a heartbeat for 90 s; by default, Prefect sends one every 180 s.
+
+    The tag tells them which runs are this project's.
+    """
     found = []
 
     def stands_in(*_, **__):
-        found.append(get_current_settings().flows.heartbeat_frequency)
+        found.append(
+            (get_current_settings().flows.heartbeat_frequency, TagsContext.get().current_tags)
+        )
         return Failed(message="enough")
 
     monkeypatch.setattr(search, "search", stands_in)
@@ -23,4 +30,4 @@ def test_its_search_lives_to_the_automations(tmp_path, monkeypatch):
     git(repository(tmp_path, {}), "commit", "--quiet", "--allow-empty", "--message=x")
     with pytest.raises(InputError, match="search: enough"):
         seeds.train(tmp_path, [1, 2])
-    assert found == [30]
+    assert found == [(30, {TAG})]

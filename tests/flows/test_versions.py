@@ -3,6 +3,7 @@
 import shutil
 from unittest.mock import Mock
 
+import gto.api
 import pytest
 from conftest import git
 from flows import clones, retrain, versions
@@ -78,6 +79,18 @@ def test_a_commit_that_is_a_version_already(origin):
     assert git(origin, "rev-parse", "main^").strip() == first
     assert prod(origin) == "v1.0.2"
     assert retrained(origin) == "nothing new"
+
+
+def test_after_a_deprecated_version(origin):
+    """GTO's own next version would be the one that was withdrawn, whose tag is still there."""
+    retrained(origin)
+    change(origin, source=b"worse")
+    assert retrained(origin) == "main, mnist-cnn@v1.0.1"
+    with clones.temporary_clone(str(origin), "main") as folder:
+        tag = gto.api.deregister(str(folder), "mnist-cnn", version="v1.0.1").tag
+        git(folder, "push", "--quiet", "origin", tag)
+    change(origin, source=b"better")
+    assert retrained(origin) == "main, mnist-cnn@v1.0.2"
 
 
 def test_the_gate_compares_with_production(origin, monkeypatch):

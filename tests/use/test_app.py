@@ -173,6 +173,19 @@ def test_a_version_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, capsys: A
     assert (served.network.version, served.problem) == ("v1.0.1", "")
 
 
+def test_a_version_that_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody has deleted its tags and given its name to another commit: this one is served."""
+    served = Served(untrained("v1.0.0"))
+    monkeypatch.setattr(versions, "read_tags", lambda _: None)
+    monkeypatch.setattr(versions, "fetch", Mock(side_effect=[model(1), model(2)]))
+    for commit in ("ab" * 20, "cd" * 20, "cd" * 20):
+        monkeypatch.setattr(
+            versions, "find", lambda *_, now=commit: versions.Version("v2.0.0", now)
+        )
+        served.update("", "prod")
+        assert (served.network.commit, served.problem) == (commit, "")
+
+
 def test_nobody_hears_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """With its terminal gone, or the disk of its log full, it goes on to follow."""
     served = Served(old := untrained("v1.0.0"))

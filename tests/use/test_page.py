@@ -93,17 +93,20 @@ def test_drawing_with_the_mouse(open_page: Open, server: Server) -> None:
     """A drawing is answered: its digit, ten bars and the network's picture are one answer.
 
     The mouse does not drag what Ctrl+A has selected. A stroke along the rim stays a little inside,
-    so that the network sees it: here, the bar of a 7. Chromium's toBlob may take a second after a
-    stroke: the page does without.
+    so that the network sees it: here, the bar of a 7, also beside a dot. Chromium's toBlob may take
+    a second after a stroke: the page does without.
     """
     page = open_page()
     page.evaluate("HTMLCanvasElement.prototype.toBlob = () => {}")
     page.keyboard.press("Control+a")
     draw(page, [(0.2, 0.001), (0.8, 0.001), (0.4, 0.7)])
+    draw(page, [(0.8, 0.7)])
+    expect(page.locator("#labels")).to_be_enabled()  # the whole drawing is answered
     expect_answer(page, server)
     assert page.evaluate(INKED) > 0
     pixels = np.array(page.evaluate(READ)[1], np.uint8).reshape(28, 28, 4)[..., 0]
     assert max((row > 100).sum() for row in pixels) > 10
+    assert (pixels > 100).sum() < 200  # not the dot alone, which would fill the field
     page.get_by_role("button", name="Clear").click()
     expect_refusal(page, "")
 

@@ -56,7 +56,8 @@ def git(folder: Path, *words: str, timeout: float | None = None, **variables: st
 @cache
 def _local_variables() -> set[str]:
     words = ["git", "rev-parse", "--local-env-vars"]  # not those for ssh and passwords, say
-    return {*subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()}
+    found = {*subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()}
+    return found - {"GIT_CONFIG_COUNT", "GIT_CONFIG_PARAMETERS"}  # how a container gets its own
 
 
 def clone(repository: str, folder: Path, cache: Path | None = None, branch: str = "") -> Path:
@@ -71,6 +72,9 @@ def clone(repository: str, folder: Path, cache: Path | None = None, branch: str 
     if cache:  # DVC's configuration has git's format
         where = str(cache.absolute())
         git(folder, "config", "--file", ".dvc/config.local", "cache.dir", where)
+        with (folder / ".dvc/config.local").open("a") as file:  # git would refuse the key
+            # Else DVC's notes on the clone stay in /var/tmp for ever.
+            file.write(f'[core]\n    site_cache_dir = "{folder.absolute()}/.dvc/tmp/site"\n')
     return folder
 
 

@@ -62,7 +62,7 @@ class Served:
         """Serve the stage's version, or keep the old one and say why."""
         try:
             found, net = versions.find(versions.read_tags(repository), stage, None), self.network
-            if found.name != net.version:
+            if found != (net.version, net.commit):
                 net = network.load(versions.fetch(repository, found), *found)
                 say(f"Now serving {found.name}")
             self.problem = ""  # first: it is not the new version's

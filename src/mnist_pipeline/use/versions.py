@@ -70,7 +70,8 @@ def fetch(repository: str, version: Version) -> bytes:
         file = Path(folder) / ARTIFACT
         words = ("dvc", "artifacts", "get", "--rev", version.name, "--out", str(file))
         command = leashed(*words, repository, ARTIFACT)
-        own = os.environ | {"TMPDIR": folder}  # for dvc's clone, also if dvc is killed
+        # For dvc's clone, also if dvc is killed; DVC Studio would make `file` a folder.
+        own = os.environ | {"TMPDIR": folder, "DVC_STUDIO_OFFLINE": "true"}
         try:
             done = subprocess.run(
                 command, env=own, capture_output=True, text=True, check=False, timeout=PATIENCE

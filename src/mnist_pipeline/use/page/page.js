@@ -20,8 +20,8 @@ function clear() {
 }
 
 function move(to) {
-  // A stroke along the rim would be taken for what the paper lies on.
-  at = to.map((value) => Math.min(Math.max(value, 2 * STEP), SIDE - 2 * STEP));
+  // A stroke along the rim would be taken for what the paper lies on (REACH in digit.py).
+  at = to.map((value) => Math.min(Math.max(value, 2.5 * STEP), SIDE - 2.5 * STEP));
   [$("pen").style.left, $("pen").style.top] = at.map((value) => `${(100 * value) / SIDE}%`);
 }
 
