@@ -94,9 +94,9 @@ def has_bfloat16() -> bool:
     return torch.accelerator.is_available() or bool(cpu)
 
 
-def project_train_bfloat16() -> float:
+def project_train_bfloat16(parts: int | None = None) -> float:
     """The same in bfloat16, with fewer steps on a CPU without it."""
-    return project_train(steps=STEPS if has_bfloat16() else FEW, precision="bfloat16")
+    return project_train(STEPS if has_bfloat16() else FEW, "bfloat16", parts)
 
 
 def classic_test() -> float:
@@ -167,6 +167,7 @@ STEPPED: dict[str, Callable[[], float]] = {  # of 100 steps, or the test images
     "portable train, 8 parts": lambda: project_train(parts=8),
     "native train": project_train,
     "native train, bfloat16": project_train_bfloat16,
+    "native train, bfloat16, 2 parts": lambda: project_train_bfloat16(parts=2),
     "classic train beside a busy core": classic_train,
     "portable train beside a busy core": project_train,
     "native train beside a busy core": project_train,
