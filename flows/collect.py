@@ -45,7 +45,8 @@ def collect(repository: str = "") -> State[None]:
 def empty(spool: Path, repository: str) -> str:
     """Push a spool's images, then remove them from the spool; returns what was done.
 
-    No image is removed before it is pushed. Raises InputError if a remote refuses.
+    Nothing is removed before the push; what is known already is not pushed again. Raises InputError
+    if a remote refuses.
     """
     for _ in range(ATTEMPTS):
         with temporary_clone(repository, "main") as folder:

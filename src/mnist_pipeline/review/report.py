@@ -45,7 +45,7 @@ def main() -> None:
     add("--head", help="commit or DVC experiment; without it, the workspace")
     add("--json", action="store_true", help="print the report as data")
     add("--pictures", type=Path, metavar="FOLDER", help="draw curves, confusions, new images")
-    status = "exit status 1 for a regression, 2 if something could not be judged"
+    status = "exit status 1 for a regression, 2 if not comparable or something is unreadable"
     add("--fail-on", choices=["regression"], help=status)
     options = parser.parse_args()
     try:
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def exit_status(report: Report) -> int:
-    """1 for a regression, 2 if something could not be judged or read, else 0.
+    """1 for a regression, 2 if not comparable or something could not be read, else 0.
 
     A stale dvc.lock is no failure: the nightly retraining brings it up to date.
     """
