@@ -108,9 +108,11 @@ def read_inputs(stage: str) -> dict[str, str]:
         return {}
     known = parse_yaml(read_text(DVC_YAML), str(DVC_YAML)).get("stages", {}).get(stage, {})
     params = read_params(Path()) if known else {}
-    sections = {str(key).partition(".")[0] for key in known.get("params", ())}
+    keys = known.get("params", ())
+    sections = {key.partition(".")[0] for key in keys if isinstance(key, str)}
     found = {f"{PARAMS}: {section}": str(params.get(section)) for section in sections}
-    for dep in map(Path, known.get("deps", ())):
+    others = [file for key in keys if isinstance(key, dict) for file in key]  # of parameters
+    for dep in map(Path, [*known.get("deps", ()), *others]):
         for path in filter(Path.is_file, [dep, *dep.rglob("*")]):
             # Python and numba write the former when they load a folder's code, Finder the latter.
             if "__pycache__" not in path.parts and path.name != ".DS_Store":

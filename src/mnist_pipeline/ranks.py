@@ -83,7 +83,12 @@ def launch(stage: str, processes: int) -> None:
 
 
 def configure(processes: int, logs: str) -> LaunchConfig:
-    """A launch of several processes on this machine; only a failure is written to `logs`."""
+    """A launch of several processes on this machine; only a failure is written to `logs`.
+
+    A signal that this process ignores, as after nohup or a shell's &, stays ignored.
+    """
+    ends = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    heeded = [each.name for each in ends if signal.getsignal(each) is not signal.SIG_IGN]
     return LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -94,6 +99,7 @@ def configure(processes: int, logs: str) -> LaunchConfig:
         local_addr="127.0.0.1",
         max_restarts=0,
         shutdown_timeout=GRACE,
+        signals_to_handle=",".join(heeded),
         logs_specs=DefaultLogsSpecs(log_dir=logs),
     )
 

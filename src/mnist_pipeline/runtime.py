@@ -45,7 +45,7 @@ def start(params: RuntimeParams) -> torch.device:
 
 
 def environment(device: torch.device, arithmetic: str) -> dict[str, str]:
-    """What decides the result's bytes, besides code, parameters and data."""
+    """What decides the training's bytes, besides code, parameters and data."""
     record = {
         "device": device.type,
         "arithmetic": arithmetic,

@@ -102,7 +102,9 @@ def find_checkpoint(provenance: Provenance, others: dict[str, Any], workers: Wor
     """
     files.check_inputs("train")
     inputs = files.inputs_at_start("train").items()
-    read = {name: found for name, found in inputs if not name.startswith(str(files.PARAMS))}
+    # What counts of these two, the provenance and the environment hold.
+    covered = {f"{files.PARAMS}: {section}" for section in ("train", "runtime")}
+    read = {name: found for name, found in inputs if name not in covered}
     # The number of epochs changes no epoch, unless the schedule, one of the others, knows it.
     work = provenance.model_dump(exclude={"parameters": {"epochs"}})
     checkpoint = Checkpoint(work | others | {"files": read})
@@ -152,7 +154,7 @@ class Training:
         A dry run neither uses nor keeps states.
         """
         dry_run = self.params.dry_run
-        epochs = 1 if dry_run else self.params.epochs
+        epochs = self.workers.share(1 if dry_run else self.params.epochs)  # the first one's counts
         data = Data(*(tensor.to(self.device) for tensor in data))
         first = self.workers.rank == 0  # the process that keeps states
         alone = self.workers.processes == 1

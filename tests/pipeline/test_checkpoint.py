@@ -129,20 +129,29 @@ def test_key_of_a_training(repository):
 
 @pytest.fixture
 def inputs(repository):
-    """The train stage depends on this file."""
-    write_atomically(Path("dvc.yaml"), b"stages: {train: {cmd: x, deps: [classes.csv]}}")
+    """The train stage depends on this file, a section of params.yaml and another file's keys."""
+    stage = b"{cmd: x, deps: [classes.csv], params: [train, augment.shift, {more.yaml: [a]}]}"
+    write_atomically(Path("dvc.yaml"), b"stages: {train: %s}" % stage)
     write_atomically(file := Path("classes.csv"), b"old")
     return file
 
 
-def test_key_holds_every_file_that_the_stage_depends_on(inputs):
-    """Also one that is neither code of this package nor one of MNIST's files."""
-    keys = []
-    for content in (b"old", b"new", b"old"):
-        write_atomically(inputs, content)
+def test_key_holds_whatever_the_stage_depends_on(inputs):
+    """Also what is neither code of this package, MNIST's files nor the section train."""
+
+    def key() -> str:
         inputs_at_start.cache_clear()
-        keys.append(train.find_checkpoint(Provenance(**BASE), {}, Workers(1)).key)
-    assert keys[0] == keys[2] != keys[1]
+        return train.find_checkpoint(Provenance(**BASE), {}, Workers(1)).key
+
+    keys = [key(), key()]
+    for path in (inputs, Path("more.yaml"), Path("params.yaml")):
+        old = path.read_bytes() if path.exists() else b""
+        write_atomically(path, old + b"\naugment: {shift: 2}\n")
+        keys.append(key())
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 4
+    set_params(train={"epochs": 7})
+    assert key() == keys[-1]
 
 
 def test_files_that_change_while_train_loads_them_are_refused(inputs):

@@ -1,6 +1,7 @@
 """Parts of a batch: added by one tree, whoever computed them."""
 
 import os
+import signal
 import socket
 import threading
 
@@ -77,6 +78,18 @@ if workers.rank == 0:
     os.close(memory)
     assert done.returncode == 0, done.stderr
     assert used == 4 * 8 * 49  # bytes: of four processes, the larger of the two lists
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    """As after nohup: torch's launcher would end the training when the terminal goes."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        handled = ranks.configure(2, "").signals_to_handle.split(",")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert "SIGHUP" in ranks.configure(2, "").signals_to_handle.split(",")
+    assert "SIGTERM" in handled
+    assert "SIGHUP" not in handled
 
 
 def test_a_process_that_is_gone_is_one_line(monkeypatch):

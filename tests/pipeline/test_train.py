@@ -138,6 +138,15 @@ def test_weights_that_are_added_each_have_a_gradient_of_their_own():
     torch.testing.assert_close(*gradients)
 
 
+def test_the_first_process_says_how_many_epochs(tmp_path, monkeypatch):
+    """Or processes of which one was told of fewer would wait for it in vain."""
+    monkeypatch.chdir(tmp_path)
+    run = training(epochs=1)
+    monkeypatch.setattr(run.workers, "share", lambda value: 2 if value == 1 else value)
+    run.run_epochs(noise(8), 1000, Checkpoint({}))
+    assert len(run.history) == 2
+
+
 def test_progress_lines_are_the_notes_own_and_come_at_the_interval(capsys):
     """Batches 0, 2, 4 of 5 at an interval of 2: epoch, images done of all, percent, loss.
 
