@@ -3,10 +3,10 @@
 import os
 import platform
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import psutil
@@ -40,18 +40,11 @@ def temporary_clone(repository: str, branch: str) -> Iterator[Path]:
     for left in clones.glob("[0-9]*-*"):
         if not psutil.pid_exists(int(left.name.split("-")[0])):  # its run was killed
             shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=clones))
-    try:
-        source = repository or git(ROOT, "remote", "get-url", "origin").strip()
-        clone(source, folder, find_cache(Path(source)), branch)
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def find_cache(checkout: Path) -> Path:
-    """A checkout's DVC cache; for what is no checkout, such as an address, that of all clones."""
-    return dvc_cache(checkout) if (checkout / ".dvc").is_dir() else HOME / "cache"
+    source = repository or git(ROOT, "remote", "get-url", "origin").strip()
+    cache = dvc_cache(Path(source)) if Path(source, ".dvc").is_dir() else HOME / "cache"
+    prefix = f"{os.getpid()}-"
+    with TemporaryDirectory(prefix=prefix, dir=clones, ignore_cleanup_errors=True) as name:
+        yield clone(source, Path(name), cache, branch)
 
 
 def override_params(folder: Path, overrides: Overrides) -> None:

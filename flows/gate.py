@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 from mnist_pipeline.files import InputError, read_params
 from mnist_pipeline.review.git import check_out, git
 from mnist_pipeline.review.markdown import describe
-from mnist_pipeline.review.result import LOCK, Result, check_answers, read_result
+from mnist_pipeline.review.result import LOCK, check_answers, read_result
 from mnist_pipeline.review.statistics import compare, compare_new, weigh
 from mnist_pipeline.use.versions import PROD, read_tags
 
@@ -18,7 +18,12 @@ def approve(folder: Path, publish: str, alpha: float) -> str:
     save.min_accuracy or significantly worse at the level `alpha`, and, if `publish` is main, if
     they were tested on other images.
     """
-    new = sound_result(folder)
+    new = read_result(folder)
+    if new.metrics.dry_run:
+        raise InputError("this is the result of a dry run")
+    accuracy, floor = new.metrics.accuracy, read_params(folder)["save"]["min_accuracy"]
+    if accuracy < floor:
+        raise InputError(f"the accuracy {accuracy} is below save.min_accuracy = {floor}")
     prod = read_tags(str(folder)).in_stage(PROD)
     published = prod.commit if prod else "HEAD"
     if not git(folder, "ls-tree", published, LOCK):
@@ -41,15 +46,3 @@ def approve(folder: Path, publish: str, alpha: float) -> str:
             reason = f"significantly worse than the published model: {what}{describe(weigh(found))}"
             raise InputError(f"{reason}; revert the change, or see docs/deployment.md: By hand")
     return f"not significantly worse than the published model: {describe(weigh(plain))}"
-
-
-def sound_result(folder: Path) -> Result:
-    """The result in a folder. InputError for a dry run, or an accuracy below save.min_accuracy."""
-    result = read_result(folder)
-    accuracy = result.metrics.accuracy
-    floor = read_params(folder)["save"]["min_accuracy"]
-    if result.metrics.dry_run:
-        raise InputError("this is the result of a dry run")
-    if accuracy < floor:
-        raise InputError(f"the accuracy {accuracy} is below save.min_accuracy = {floor}")
-    return result

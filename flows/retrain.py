@@ -52,8 +52,9 @@ def retrain(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
         try:
             connect(repository)
             with temporary_clone(repository, branch) as folder:
-                if publish == "main":
-                    check_branch(folder, branch)
+                theirs = ("branch", "--remotes", "--list", f"origin/{branch}")
+                if publish == "main" and not git(folder, *theirs):  # it may be a commit
+                    raise InputError(f"branch: expected a branch of origin, found {branch}")
                 if publish != "none":
                     require_remote(folder)  # before hours of training
                 if overrides:
@@ -71,13 +72,6 @@ def retrain(  # noqa: PLR0913, PLR0917 (the parameters of the deployment)
             return State(type=end.type, name=end.name, message=end.message)
         get_run_logger().info("%s has new commits: starting over from its tip", branch)
     return refused(f"{branch} got new commits, or was locked, during each of {ATTEMPTS} attempts")
-
-
-def check_branch(folder: Path, name: str) -> None:
-    """Raises InputError if a clone's origin has no branch of this name: it may be a commit."""
-    ref = f"refs/remotes/origin/{name}"
-    if ref not in git(folder, "for-each-ref", "--format=%(refname)", ref).split():
-        raise InputError(f"branch: expected a branch of origin, found {name}")
 
 
 def show_metrics(folder: Path) -> None:

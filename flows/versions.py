@@ -18,8 +18,6 @@ from mnist_pipeline.review.git import git
 from mnist_pipeline.review.result import LOCK
 from mnist_pipeline.use.versions import ARTIFACT, PROD, Tags, Version, fetch, find, read_tags
 
-FIRST = "v1.0.0"
-
 
 def register(folder: Path, message: str) -> list[str]:
     """Tag a clone's tip as the next version, in production; returns the tags.
@@ -39,7 +37,7 @@ def register(folder: Path, message: str) -> list[str]:
 def following(tags: Tags) -> str:
     """The next patch version. GTO's own would be one that was deprecated, which it refuses."""
     if not tags.versions:
-        return FIRST
+        return "v1.0.0"
     minor, _, patch = tags.versions[-1].name.rpartition(".")
     return f"{minor}.{int(patch) + 1}"
 

@@ -37,7 +37,7 @@ def test_clones_of_a_checkout_share_its_cache(tmp_path):
     with clones.temporary_clone(str(checkout), "main") as folder:
         assert dvc_cache(folder) == checkout / ".dvc/cache"
     (checkout / ".dvc/config.local").write_text("[cache]\n    dir = ../../disk\n")
-    assert clones.find_cache(checkout).resolve() == tmp_path / "disk"
+    assert dvc_cache(checkout).resolve() == tmp_path / "disk"
 
 
 def test_users_git_does_not_reach_clones(origin):

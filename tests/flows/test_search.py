@@ -8,7 +8,7 @@ from unittest.mock import Mock
 
 import pandas as pd
 import pytest
-from conftest import copy_of_project, exit_status, git, refusal, set_params
+from conftest import exit_status, git, refusal, set_params
 from flows import clones, coordinator, search
 from flows.clones import temporary_clone
 from flows.stages import refused
@@ -88,7 +88,6 @@ def test_refused_before_a_server_starts(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(search, "service", lambda *_, **__: pytest.fail("it was started"))
     for grid, says in (
         ("", f"{NONE}none"),
-        ("{}", f"{NONE}none"),
         ('{"lr": [1]}', "grid: lr: expected a section and a name, such as train.lr"),
         ('{"train.lr": 0.5}', "grid: train.lr: expected a list or a range, found 0.5"),
         ('{"train.lr": []}', "grid: train.lr: expected a list or a range, found []"),
@@ -106,7 +105,10 @@ def test_what_is_refused_is_the_commits(tmp_path, monkeypatch, capsys):
 
     The check of the grid is left out: it loads torch, and reads the same clone.
     """
-    checkout = copy_of_project(tmp_path / "checkout")
+    params = {"params.yaml": "train: {validation_fraction: 0.1}\n"}
+    checkout = repository(tmp_path / "checkout", params)
+    git(checkout, "add", "--all")
+    git(checkout, "commit", "--quiet", "--message=x")
     set_params(checkout, train={"validation_fraction": 0.0})
     (checkout / ".dvc/config.local").write_text("[core]\n    remote = mine\n")
     monkeypatch.setattr(clones, "HOME", tmp_path)

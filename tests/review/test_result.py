@@ -1,7 +1,7 @@
 """A result is what the files in git say, if they are the ones that dvc.lock names."""
 
 import pytest
-from pets import edit, lock, make_project, plant, write
+from pets import edit, lock, make_project, write
 from ruamel.yaml import YAML
 
 from mnist_pipeline.files import InputError
@@ -57,9 +57,3 @@ def test_files_that_disagree_are_refused(folder, name, old, new, says):
     lock(folder)
     with pytest.raises(InputError, match=f"^{name}: .*{says}"):
         read_result(folder)
-
-
-def test_a_model_without_errors(folder):
-    """It has a table without rows."""
-    plant(folder, fixed=50)
-    assert read_result(folder).errors == {}

@@ -68,13 +68,6 @@ def test_mnists_own_images_are_refused(workspace, capsys):
     assert added() == []
 
 
-def test_a_damaged_file_of_mnists_is_named(workspace, capsys):
-    """As train would name it; nobody could say whether a picture is new."""
-    TRAIN_IMAGES.write_bytes(b"junk")
-    said = refusal(add_images.main, capsys, "7", "a.png")
-    assert said.startswith(f"{TRAIN_IMAGES}: expected a whole gzip file, found: ")
-
-
 def test_outside_a_checkout(workspace, capsys, monkeypatch):
     """No training would find the pictures there."""
     (workspace / "docs").mkdir()

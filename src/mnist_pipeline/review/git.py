@@ -60,7 +60,7 @@ def _local_variables() -> set[str]:
     return found - {"GIT_CONFIG_COUNT", "GIT_CONFIG_PARAMETERS"}  # how a container gets its own
 
 
-def clone(repository: str, folder: Path, cache: Path | None = None, branch: str = "") -> Path:
+def clone(repository: str, folder: Path, cache: Path, branch: str = "") -> Path:
     """Clone with git into a new or empty folder, with a DVC cache that may lie elsewhere.
 
     `branch` is a branch or a commit; empty: the repository's current branch.
@@ -69,12 +69,11 @@ def clone(repository: str, folder: Path, cache: Path | None = None, branch: str 
     git(Path(), "clone", "--quiet", "--origin=origin", *configuration, repository, str(folder))
     if branch:
         git(folder, "checkout", "--quiet", branch, "--")
-    if cache:  # DVC's configuration has git's format
-        where = str(cache.absolute())
-        git(folder, "config", "--file", ".dvc/config.local", "cache.dir", where)
-        with (folder / ".dvc/config.local").open("a") as file:  # git would refuse the key
-            # Else DVC's notes on the clone stay in /var/tmp for ever.
-            file.write(f'[core]\n    site_cache_dir = "{folder.absolute()}/.dvc/tmp/site"\n')
+    # DVC's configuration has git's format.
+    git(folder, "config", "--file", ".dvc/config.local", "cache.dir", str(cache.absolute()))
+    with (folder / ".dvc/config.local").open("a") as file:  # git would refuse the key
+        # Else DVC's notes on the clone stay in /var/tmp for ever.
+        file.write(f'[core]\n    site_cache_dir = "{folder.absolute()}/.dvc/tmp/site"\n')
     return folder
 
 
@@ -137,16 +136,9 @@ def check_out(top: Path, commit: str, folder: Path) -> None:
     fetches the files that it lacks.
     """
     folder.mkdir()
-    variables = {
-        "GIT_WORK_TREE": str(folder),
-        "GIT_INDEX_FILE": f"{folder}.index",
-        "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": "core.autocrlf",
-        "GIT_CONFIG_VALUE_0": "false",
-    }
-    words = ("--reset", "-u", "--no-sparse-checkout", "--no-recurse-submodules")
-    # None: mypy would take one of the variables for it.
-    git(top, "read-tree", *words, commit, timeout=None, **variables)
+    options = ("-c", "core.autocrlf=false", f"--work-tree={folder}")
+    words = ("read-tree", "--reset", "-u", "--no-sparse-checkout", "--no-recurse-submodules")
+    git(top, *options, *words, commit, GIT_INDEX_FILE=f"{folder}.index")
 
 
 def copy_workspace(top: Path, folder: Path) -> None:

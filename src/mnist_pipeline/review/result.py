@@ -50,7 +50,10 @@ def read_result(folder: Path) -> Result:
     wrong = _answers(_read(folder, ERRORS, written), "index", int, ERRORS)
     _check_agreement(metrics, wrong)
     new = _answers(_read(folder, NEW, written), "name", str, NEW) if str(NEW) in written else {}
-    return Result(metrics, wrong, new, _test_set(lock))
+    test_data = inputs(lock, "evaluate", "src").values()
+    if not test_data:
+        raise InputError(f"{LOCK}: evaluate: expected test data among its deps, found none")
+    return Result(metrics, wrong, new, tuple(sorted(test_data)))  # dvc.lock has the names' order
 
 
 def _read(folder: Path, path: Path, written: dict[str, str]) -> str:
@@ -111,14 +114,6 @@ def inputs(lock: dict[str, Any], stage: str, *others: str) -> dict[str, str]:
         for path, md5 in hashes(lock, stage, "deps").items()
         if not any(Path(path).is_relative_to(each) for each in out)
     }
-
-
-def _test_set(lock: dict[str, Any]) -> tuple[str, ...]:
-    """MD5s of what evaluate reads besides code, new images and what train writes."""
-    found = inputs(lock, "evaluate", "src").values()
-    if not found:
-        raise InputError(f"{LOCK}: evaluate: expected test data among its deps, found none")
-    return tuple(sorted(found))  # dvc.lock has them in the order of their names
 
 
 def _answers(text: str, key: str, kind: type[Key], path: Path) -> dict[Key, Answer]:
