@@ -80,16 +80,16 @@ if workers.rank == 0:
     assert used == 4 * 8 * 49  # bytes: of four processes, the larger of the two lists
 
 
-def test_a_signal_that_is_ignored_stays_ignored():
+@pytest.mark.parametrize("how", [signal.SIG_DFL, signal.SIG_IGN])
+def test_a_signal_that_is_ignored_stays_ignored(how):
     """As after nohup: torch's launcher would end the training when the terminal goes."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = signal.signal(signal.SIGHUP, how)
     try:
-        handled = ranks.configure(2, "").signals_to_handle.split(",")
+        heeded = ranks.configure(2, "").signals_to_handle.split(",")
     finally:
         signal.signal(signal.SIGHUP, before)
-    assert "SIGHUP" in ranks.configure(2, "").signals_to_handle.split(",")
-    assert "SIGTERM" in handled
-    assert "SIGHUP" not in handled
+    assert "SIGTERM" in heeded
+    assert ("SIGHUP" in heeded) == (how is signal.SIG_DFL)
 
 
 def test_a_process_that_is_gone_is_one_line(monkeypatch):
