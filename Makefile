@@ -57,10 +57,10 @@ report: setup  ## say whether the metrics changed for real since BASE=origin/mai
 noise: setup  ## train with SEEDS=5 seeds: how far do results differ? (an hour)
 	@python -m flows.seeds --seeds $(SEEDS)
 
-matrix: setup  ## fill the table of docs/reproducibility.md (35 minutes)
+matrix: setup  ## fill the table of docs/reproducibility.md (12 to 35 minutes)
 	@python benchmarks/matrix.py
 
-bench: setup  ## measure speed and memory against the classic program (an hour)
+bench: setup  ## measure speed and memory against the classic program (up to an hour)
 	@dvc repro --quiet download && python benchmarks/bench.py
 
 bench-retraining: setup  ## measure what the schedule costs, and how soon a killed run is over (30 minutes)
