@@ -127,9 +127,9 @@ def main() -> None:
             kinds[path.name] = (kind, int(answer.argmax()) == label)
         reproduce(folder, "repro", "evaluate")
         result = read_result(folder)
-    drawn = [(*kinds[name], result.new[name]) for name in kinds]
+    tested = {name: answer for name, answer in result.new.items() if name in kinds}
     rows = pd.DataFrame(
-        [(kind, before, answer.label == answer.predicted) for kind, before, answer in drawn],
+        [(*kinds[name], answer.label == answer.predicted) for name, answer in tested.items()],
         columns=["kind", "before", "after"],
     )
     write(rows, compare(base, result), result.metrics.accuracy)

@@ -43,8 +43,16 @@ def temporary_clone(repository: str, branch: str) -> Iterator[Path]:
     source = repository or git(ROOT, "remote", "get-url", "origin").strip()
     cache = dvc_cache(Path(source)) if Path(source, ".dvc").is_dir() else HOME / "cache"
     prefix = f"{os.getpid()}-"
-    with TemporaryDirectory(prefix=prefix, dir=clones, ignore_cleanup_errors=True) as name:
-        yield clone(source, Path(name), cache, branch)
+    with (
+        TemporaryDirectory(prefix=prefix, dir=clones, ignore_cleanup_errors=True) as name,
+        TemporaryDirectory(prefix="mnist_pipeline-dvc-", ignore_cleanup_errors=True) as notes,
+    ):
+        folder = clone(source, Path(name), cache, branch)
+        # DVC's notes on the clone would stay in /var/tmp for ever. They must lie on a local disk,
+        # which HOME may not be. git would refuse the key.
+        with (folder / ".dvc/config.local").open("a") as file:
+            file.write(f'[core]\n    site_cache_dir = "{notes}"\n')
+        yield folder
 
 
 def override_params(folder: Path, overrides: Overrides) -> None:

@@ -35,6 +35,7 @@ def git(folder: Path, *words: str, timeout: float | None = None, **variables: st
     """
     others = {name: os.environ[name] for name in os.environ.keys() - _local_variables()}
     environment = SLOW | others | variables
+    verb = next(word for word in words if word[0] != "-" and "=" not in word)
     try:
         done = subprocess.run(
             ["git", *words],
@@ -47,9 +48,9 @@ def git(folder: Path, *words: str, timeout: float | None = None, **variables: st
             timeout=timeout,
         )
     except subprocess.TimeoutExpired as error:
-        raise InputError(f"git {words[0]}: no answer within {timeout} seconds") from error
+        raise InputError(f"git {verb}: no answer within {timeout} seconds") from error
     if done.returncode != 0:
-        raise InputError(f"git {words[0]}: {done.stderr.strip()}")
+        raise InputError(f"git {verb}: {done.stderr.strip()}")
     return done.stdout
 
 
@@ -57,7 +58,7 @@ def git(folder: Path, *words: str, timeout: float | None = None, **variables: st
 def _local_variables() -> set[str]:
     words = ["git", "rev-parse", "--local-env-vars"]  # not those for ssh and passwords, say
     found = {*subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()}
-    return found - {"GIT_CONFIG_COUNT", "GIT_CONFIG_PARAMETERS"}  # how a container gets its own
+    return found - {"GIT_CONFIG_COUNT"}  # with which a container gets its configuration
 
 
 def clone(repository: str, folder: Path, cache: Path, branch: str = "") -> Path:
@@ -71,9 +72,6 @@ def clone(repository: str, folder: Path, cache: Path, branch: str = "") -> Path:
         git(folder, "checkout", "--quiet", branch, "--")
     # DVC's configuration has git's format.
     git(folder, "config", "--file", ".dvc/config.local", "cache.dir", str(cache.absolute()))
-    with (folder / ".dvc/config.local").open("a") as file:  # git would refuse the key
-        # Else DVC's notes on the clone stay in /var/tmp for ever.
-        file.write(f'[core]\n    site_cache_dir = "{folder.absolute()}/.dvc/tmp/site"\n')
     return folder
 
 
