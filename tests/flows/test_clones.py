@@ -70,6 +70,12 @@ def test_a_containers_git_configuration_is_used(tmp_path, origin, monkeypatch):
     assert "refs/heads/main" in clones.git(tmp_path, "ls-remote", "there:it/is")
 
 
+def test_a_refusal_names_gits_command(tmp_path, origin):
+    """And none of the options before it."""
+    with pytest.raises(InputError, match=r"^git read-tree: fatal: "):
+        clones_git.check_out(origin, "0" * 40, tmp_path / "new")
+
+
 def test_nothing_of_a_clone_stays_elsewhere(origin, monkeypatch):
     """DVC's notes on it, which would lie in /var/tmp, go with it."""
     monkeypatch.delenv("DVC_SITE_CACHE_DIR")
